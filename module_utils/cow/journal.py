@@ -1,0 +1,92 @@
+"""A write-ahead journal: what is about to be done is on the disk before it is done.
+
+A journal is one JSON document in one file. Each write replaces the file as a whole (write, fsync, rename, fsync of the
+folder), so that after a crash or a power cut it holds one of the states that were written, never a mixture. A checksum
+over the document makes a file that was damaged later, or edited by hand, recognisable.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .errors import CowError
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Journal:
+    """The journal file at `path`; `kind` tells journals of different work apart."""
+
+    path: Path
+    kind: str
+
+    def read(self) -> dict[str, Any] | None:
+        """Return the last document written, or None when there is no journal.
+
+        Raises CowError when the file is damaged, of another kind, or of a newer format; it is left as it is.
+        """
+        try:
+            raw = self.path.read_bytes()
+        except FileNotFoundError:
+            return None
+        try:
+            envelope = json.loads(raw)
+            kind, version, digest, document = (envelope[key] for key in ("kind", "format", "sha256", "document"))
+        except (ValueError, KeyError, TypeError) as error:
+            raise CowError(self._unusable("is damaged")) from error
+        if kind != self.kind:
+            raise CowError(self._unusable(f"belongs to other work ({kind}, not {self.kind})"))
+        if version != FORMAT:
+            raise CowError(self._unusable(f"has format {version}; this version reads {FORMAT}"))
+        if digest != _digest(document) or not isinstance(document, dict):
+            raise CowError(self._unusable("is damaged (its checksum does not match)"))
+        return document
+
+    def write(self, document: dict[str, Any]) -> None:
+        """Make `document` the journal's content, durably, before returning."""
+        envelope = {"kind": self.kind, "format": FORMAT, "sha256": _digest(document), "document": document}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        draft = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+        try:
+            with draft.open("xb", opener=_private) as file:
+                file.write(json.dumps(envelope, sort_keys=True, indent=1).encode() + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+            draft.replace(self.path)
+        finally:
+            draft.unlink(missing_ok=True)
+        _sync_folder(self.path.parent)
+
+    def remove(self) -> None:
+        """Forget the work, durably; fine when there is no journal."""
+        self.path.unlink(missing_ok=True)
+        if self.path.parent.is_dir():
+            _sync_folder(self.path.parent)
+
+    def _unusable(self, what: str) -> str:
+        return (
+            f"The journal {self.path} {what}. Nothing was changed. Find out what it was written for; "
+            f"move it aside only when that work is known to be finished."
+        )
+
+
+def _digest(document: Any) -> str:
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

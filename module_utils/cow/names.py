@@ -1,0 +1,74 @@
+"""What things may be called. A name is refused here before any command or request is made with it."""
+
+from __future__ import annotations
+
+import re
+
+from .errors import CowError
+
+_POOL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", re.ASCII)
+_INSTANCE = re.compile(r"[A-Za-z](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?", re.ASCII)
+_PROJECT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", re.ASCII)
+_ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:+-]*(?:/[A-Za-z0-9._:+-]+)*", re.ASCII)
+_INTERFACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,14}", re.ASCII)
+_DATASET_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*", re.ASCII)
+_SUBVOLUME = re.compile(r"[^/\0-\x1f-][^/\0-\x1f]{0,254}")
+
+
+def pool(name: str) -> str:
+    """Return the name of a storage pool, which is also a file name on the host.
+
+    Incus would take "-x"; commands on the host would take that for an option.
+    """
+    return _checked(name, _POOL, "storage pool", "1 to 63 letters, digits, '.', '_' or '-', beginning with a letter or digit")
+
+
+def project(name: str) -> str:
+    """Return the name of an Incus project."""
+    return _checked(name, _PROJECT, "project", "1 to 63 letters, digits, '.', '_' or '-', beginning with a letter or digit")
+
+
+def profile(name: str) -> str:
+    """Return the name of a profile."""
+    return _checked(name, _PROJECT, "profile", "1 to 63 letters, digits, '.', '_' or '-', beginning with a letter or digit")
+
+
+def instance(name: str) -> str:
+    """Return the name of an instance: a DNS label (RFC 1123) that begins with a letter, as Incus wants it."""
+    return _checked(name, _INSTANCE, "instance", "1 to 63 letters, digits or '-', beginning with a letter, not ending in '-'")
+
+
+def network(name: str) -> str:
+    """Return the name of a network, which becomes a Linux interface of at most 15 characters."""
+    return _checked(name, _INTERFACE, "network", "2 to 15 letters, digits, '.', '_' or '-', beginning with a letter or digit")
+
+
+def image_alias(name: str) -> str:
+    """Return an image alias such as debian/13."""
+    return _checked(name, _ALIAS, "image alias", "letters, digits and ._:+- in parts separated by '/', such as debian/13")
+
+
+def dataset(name: str) -> str:
+    """Return a ZFS dataset as POOL or POOL/PATH (zfsprops(7): letters, digits and _-:. in each part)."""
+    if not all(_DATASET_PART.fullmatch(part) for part in name.split("/")):
+        raise CowError(f"{name!r} is not a dataset. Write POOL/NAME in letters, digits, '.', '_', ':' and '-'.")
+    return name
+
+
+def subvolume(name: str) -> str:
+    """Return one path component for a subvolume."""
+    return _checked(name, _SUBVOLUME, "subvolume", "1 to 255 characters without '/', not beginning with '-'")
+
+
+def absolute_path(path: str) -> str:
+    """Return an absolute path without '.', '..' or empty parts."""
+    parts = path.split("/")
+    if len(parts) < 2 or parts[0] or any(part in ("", ".", "..") for part in parts[1:]) or "\0" in path:
+        raise CowError(f"{path!r} is not an absolute path. Write it from '/', without '.' or '..' in it or '/' at its end.")
+    return path
+
+
+def _checked(name: str, form: re.Pattern[str], what: str, rule: str) -> str:
+    if not form.fullmatch(name) or name in (".", ".."):
+        raise CowError(f"{name!r} cannot be the name of a {what}. Wanted: {rule}.")
+    return name

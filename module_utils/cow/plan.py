@@ -1,0 +1,185 @@
+"""The control loop that every module shares: observe, plan, apply.
+
+A module reads the host once (`observe`), derives an ordered list of steps from what it found and what is wanted (`plan`, a
+pure function), and `converge` runs the steps. `changed`, `diff` and `steps` are derived from the plan alone, so check mode
+reports what a run does. This is the only code that knows about check mode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+from .errors import CowError
+
+State = Mapping[str, Any]
+Observed = TypeVar("Observed")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One change to the host.
+
+    title: imperative and specific ("create storage pool fast: btrfs, loop file of 50GiB"); two steps that differ in what
+        they do differ in their title.
+    run: does it. Not part of the step's identity.
+    before, after: what the step changes, as key to value, for the diff. None stands for "is not there".
+    destroys: what is deleted or overwritten and cannot be made again; "" when nothing is.
+    permit: the module option that allows `destroys`.
+    """
+
+    title: str
+    run: Callable[[], None] = field(compare=False, repr=False)
+    before: State | None = None
+    after: State | None = None
+    destroys: str = ""
+    permit: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Ordered steps, and what the operator should know besides.
+
+    warnings: shown by Ansible as warnings, in check mode too.
+    facts: return values that planning decided, such as the driver in effect and why.
+    """
+
+    steps: tuple[Step, ...] = ()
+    warnings: tuple[str, ...] = ()
+    facts: State = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, *steps: Step) -> Plan:
+        """A plan of these steps and nothing else to say."""
+        return cls(steps=steps)
+
+    def __add__(self, other: Plan) -> Plan:
+        """This plan, then the other one."""
+        return Plan(self.steps + other.steps, self.warnings + other.warnings, {**self.facts, **other.facts})
+
+    @property
+    def titles(self) -> list[str]:
+        """The steps in words, in order."""
+        return [step.title for step in self.steps]
+
+    def diff(self) -> list[dict[str, str]]:
+        """One entry in Ansible's before/after form for each step."""
+        return [
+            {
+                "before_header": step.title,
+                "after_header": step.title,
+                "before": _as_text(step.before),
+                "after": _as_text(step.after),
+            }
+            for step in self.steps
+        ]
+
+
+class Module(Protocol):
+    """What `converge` uses of AnsibleModule."""
+
+    params: dict[str, Any]
+    check_mode: bool
+
+    def warn(self, warning: str) -> None:
+        """Show a warning."""
+
+    def exit_json(self, **result: Any) -> Any:
+        """End with a result."""
+
+    def fail_json(self, msg: str, **result: Any) -> Any:
+        """End with a failure."""
+
+
+def converge(
+    module: Module,
+    observe: Callable[[], Observed],
+    plan: Callable[[Observed], Plan],
+    describe: Callable[[Observed], State] = lambda _: {},
+) -> None:
+    """Observe, plan, apply unless in check mode, and end the module with what is then there.
+
+    observe: reads the host, never writes. Called once more after a change, for the return values.
+    plan: pure; raises CowError when what is wanted cannot be had.
+    describe: return values from what was observed. In check mode that is the host as it is, without the steps.
+    """
+    done: list[str] = []
+    try:
+        found = observe()
+        planned = plan(found)
+        _refuse_loss(planned, module.params)
+        for warning in planned.warnings:
+            module.warn(warning)
+        if planned.steps and not module.check_mode:
+            _apply(planned, done)
+            found = observe()
+        described = describe(found)
+    except CowError as error:
+        module.fail_json(msg=_with_progress(str(error), done), changed=bool(done), steps=done)
+        return
+    module.exit_json(
+        changed=bool(planned.steps),
+        diff=planned.diff(),
+        steps=planned.titles,
+        **{**described, **planned.facts},
+    )
+
+
+def report(module: Module, read: Callable[[], State]) -> None:
+    """End a module that only reads with what it read."""
+    try:
+        found = read()
+    except CowError as error:
+        module.fail_json(msg=str(error))
+        return
+    module.exit_json(changed=False, **found)
+
+
+def configuration_steps(
+    subject: str,
+    found: State,
+    wanted: State,
+    run: Callable[[], None],
+) -> tuple[Step, ...]:
+    """One step that sets the keys of `wanted` that differ in `found`; none when nothing differs."""
+    differing = [key for key in wanted if found.get(key) != wanted[key]]
+    if not differing:
+        return ()
+    return (
+        Step(
+            title=f"set {', '.join(differing)} of {subject}",
+            run=run,
+            before={key: found.get(key) for key in differing},
+            after={key: wanted[key] for key in differing},
+        ),
+    )
+
+
+def _apply(planned: Plan, done: list[str]) -> None:
+    for step in planned.steps:
+        step.run()
+        done.append(step.title)
+
+
+def _refuse_loss(planned: Plan, params: State) -> None:
+    for step in planned.steps:
+        if step.destroys and not (step.permit and params.get(step.permit)):
+            way_out = f" Set {step.permit} to allow it." if step.permit else ""
+            raise CowError(f"To {step.title} would destroy {step.destroys}, and that was not allowed.{way_out}")
+
+
+def _with_progress(message: str, done: Sequence[str]) -> str:
+    return f"{message} Done before that: {'; '.join(done)}." if done else message
+
+
+def _as_text(state: State | None) -> str:
+    if state is None:
+        return ""
+    return "".join(f"{key}: {_value_text(value)}\n" for key, value in sorted(state.items()))
+
+
+def _value_text(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "".join(f"\n  {key}: {inner}" for key, inner in sorted(value.items())) or "{}"
+    return "" if value is None else str(value)
