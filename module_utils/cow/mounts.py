@@ -1,0 +1,115 @@
+"""Which file system a path is on, and how much room it has."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import CowError
+from .size import Size
+
+
+@dataclass(frozen=True)
+class Mount:
+    """One line of /proc/self/mountinfo (proc_pid_mountinfo(5)).
+
+    fstype: as the kernel names it: btrfs, ext4, xfs, zfs, tmpfs, fuse.sshfs.
+    source: the device, the ZFS dataset, or what else the file system says it comes from.
+    mount_point: where it is seen.
+    options: those of the mount and of the file system under it, each once.
+    root: the folder of the file system that is seen at mount_point; "/" but for bind mounts and btrfs subvolumes.
+    device: the file system's major:minor; two mounts with the same one show the same file system.
+    """
+
+    fstype: str
+    source: str
+    mount_point: Path
+    options: tuple[str, ...]
+    root: Path
+    device: str
+
+    def inside(self, path: Path) -> Path:
+        """Where a path under `mount_point` is in the file system, seen from its top."""
+        return self.root / path.relative_to(self.mount_point)
+
+
+def under(path: Path) -> Mount:
+    """Return the mount that `path` is on, or would be on: that of its nearest existing ancestor, symlinks followed.
+
+    Raises CowError when it cannot be told.
+    """
+    ancestor = existing(path)
+    try:
+        mount_id = _mount_id(ancestor)
+        return _read_table()[mount_id]
+    except OSError as error:
+        raise CowError(f"The file system under {path} cannot be found out: {error}.") from error
+    except KeyError as error:
+        raise CowError(
+            f"The file system under {path} is not in /proc/self/mountinfo, as happens in a chroot whose root is not a mount "
+            f"point. Run this on the host itself."
+        ) from error
+
+
+def every() -> tuple[Mount, ...]:
+    """All mounts that this process sees, in the order in which they were made."""
+    return tuple(_read_table().values())
+
+
+def free(path: Path) -> Size:
+    """Return what an ordinary user may still write to the file system under `path` (or its nearest existing ancestor)."""
+    ancestor = existing(path)
+    try:
+        status = os.statvfs(ancestor)
+    except OSError as error:
+        raise CowError(f"The free space under {path} cannot be found out: {error}.") from error
+    return Size(status.f_bavail * status.f_frsize)
+
+
+def existing(path: Path) -> Path:
+    """Return `path` or its nearest ancestor that exists."""
+    try:
+        return next(candidate for candidate in (path, *path.parents) if candidate.exists())
+    except (OSError, StopIteration) as error:
+        raise CowError(f"The path {path} cannot be looked at. Give an absolute path that this user may search.") from error
+
+
+def parse(table: bytes) -> dict[int, Mount]:
+    """Read the text of a mountinfo file, as mount id to mount."""
+    return dict(_parse_line(line) for line in table.split(b"\n") if line)
+
+
+def _mount_id(path: Path) -> int:
+    # The kernel's own answer: prefixes of mount points would be misled by mounts that lie over others.
+    descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        fields = Path(f"/proc/self/fdinfo/{descriptor}").read_text(encoding="ascii").split()
+    finally:
+        os.close(descriptor)
+    return int(fields[fields.index("mnt_id:") + 1])
+
+
+def _read_table() -> dict[int, Mount]:
+    return parse(Path("/proc/self/mountinfo").read_bytes())
+
+
+def _parse_line(line: bytes) -> tuple[int, Mount]:
+    of_mount, of_file_system = line.split(b" - ", 1)
+    mount_id, _parent, device, root, mount_point, options, *_ = of_mount.split(b" ")
+    fstype, source, super_options = of_file_system.split(b" ", 2)
+    both = dict.fromkeys((_unescaped(options) + "," + _unescaped(super_options)).split(","))
+    return int(mount_id), Mount(
+        fstype=_unescaped(fstype),
+        source=_unescaped(source),
+        mount_point=Path(_unescaped(mount_point)),
+        options=tuple(both),
+        root=Path(_unescaped(root)),
+        device=_unescaped(device),
+    )
+
+
+def _unescaped(field: bytes) -> str:
+    """Undo the octal escapes (space is 040) that keep one field one word."""
+    return os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda octal: bytes([int(octal[1], 8) & 0xFF]), field))
