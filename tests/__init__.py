@@ -1,0 +1,1 @@
+"""Cowherd's tests."""

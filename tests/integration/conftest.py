@@ -1,0 +1,51 @@
+"""Private daemons and file systems for integration tests, and the watch that nothing of them stays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support import images, leftovers, needs
+from tests.support.incusd import Incusd, running
+from tests.support.loops import btrfs
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Set up before and so taken down after every other session fixture: fails when a process, mount or device stays."""
+    leftovers.sweep_dead_sessions()
+    yield
+    left = leftovers.find(str(tmp_path_factory.getbasetemp()))
+    assert not left, f"the tests left behind: {'; '.join(left)}"
+
+
+@pytest.fixture(scope="session")
+def shared_incusd() -> Iterator[Incusd]:
+    """The daemon of the session; tests take `incusd`."""
+    needs.incus()
+    with running() as daemon:
+        yield daemon
+
+
+@pytest.fixture
+def incusd(shared_incusd: Incusd) -> Iterator[Incusd]:
+    """A private daemon with nothing in it: no pool, network, image, instance or project but what it starts with."""
+    yield shared_incusd
+    shared_incusd.clean()
+
+
+@pytest.fixture(scope="session")
+def busybox_image(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The metadata tar and the squashfs of the small image."""
+    return images.busybox_image(tmp_path_factory.mktemp("busybox"))
+
+
+@pytest.fixture
+def btrfs_folder(tmp_path: Path) -> Iterator[Path]:
+    """A mounted, empty btrfs of 1 GiB on a loop device."""
+    needs.root("a btrfs is mounted")
+    needs.program("mkfs.btrfs")
+    with btrfs(tmp_path / "btrfs.img", tmp_path / "btrfs") as folder:
+        yield folder

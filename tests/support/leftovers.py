@@ -1,0 +1,149 @@
+"""What tests may leave on a machine (processes, mounts, loop devices, links), found and removed by where it belongs.
+
+Everything that a test session starts lives under a folder whose name begins with `PREFIX`, and every bridge that it makes is
+called by `bridge_name`, so that what belongs to this session is told from what belongs to the machine or to another session.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+ROOM = Path("/var/tmp")
+"""On disk, and short: the path of a unix socket may have 108 bytes."""
+
+PREFIX = f"{ROOM}/cw{os.getpid()}-"
+"""How the folders of this test session begin."""
+
+
+def new_folder() -> Path:
+    """An empty folder for this session; `remove` takes it away with all that came to depend on it."""
+    return Path(tempfile.mkdtemp(prefix=PREFIX))
+
+
+def bridge_name(number: int) -> str:
+    """A name that no other session gives to a link (at most 15 bytes, the kernel's limit)."""
+    return f"cw{os.getpid()}b{number}"
+
+
+def remove(folder: Path) -> None:
+    """Kill, unmount, detach and delete all that lives in the folder. Nothing of it needs to be in order."""
+    links = [path.name for path in folder.glob("networks/*")]
+    _kill_processes(str(folder))
+    for mounted in reversed(_mounts(str(folder))):
+        if not _succeeds("umount", mounted):
+            _succeeds("umount", "--lazy", mounted)
+    for device in _loops(str(folder)):
+        _succeeds("losetup", "--detach", device)
+    for link in links:
+        _remove_link(link)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def find(*prefixes: str) -> list[str]:
+    """What this session has left, in words: under its own folders, and mounts and loop devices under `prefixes`."""
+    everywhere = (PREFIX, *prefixes)
+    return [
+        *(f"process {process} ({_command_line(process)})" for process in _processes(PREFIX)),
+        *(f"mount {mounted}" for prefix in everywhere for mounted in _mounts(prefix)),
+        *(f"loop device {device}" for prefix in everywhere for device in _loops(prefix)),
+        *(f"link {link}" for link in _links(bridge_name(0)[:-1])),
+        *(f"folder {path}" for path in _folders(PREFIX)),
+    ]
+
+
+def sweep_dead_sessions() -> None:
+    """Remove what sessions left that were killed: those whose process is no more."""
+    for path in ROOM.glob("cw*-*"):
+        owner = re.fullmatch(r"cw(\d+)-.*", path.name)
+        if owner and not Path("/proc", owner[1]).exists():
+            remove(path)
+            for link in _links(f"cw{owner[1]}b"):
+                _remove_link(link)
+
+
+def _folders(prefix: str) -> list[Path]:
+    return sorted(Path(prefix).parent.glob(f"{Path(prefix).name}*"))
+
+
+def _kill_processes(folder: str) -> None:
+    """Containers first: a container's init outlives its monitor, and nothing else then tells whose it was."""
+    for _ in range(50):
+        processes = _processes(folder)
+        if not processes:
+            return
+        monitors = [process for process in processes if _command_line(process).startswith("[lxc monitor]")]
+        inits = [child for monitor in monitors for child in _children(monitor)]
+        for process in inits or processes:
+            _kill(process)
+        time.sleep(0.1)
+
+
+def _processes(prefix: str) -> list[int]:
+    """Those with a word that begins with the prefix on their command line."""
+    numbers = (int(entry) for entry in os.listdir("/proc") if entry.isdigit())
+    return [number for number in numbers if re.search(rf"(^|[ =]){re.escape(prefix)}", _command_line(number))]
+
+
+def _command_line(process: int) -> str:
+    try:
+        return Path(f"/proc/{process}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+    except OSError:
+        return ""
+
+
+def _children(process: int) -> list[int]:
+    try:
+        return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def _kill(process: int) -> None:
+    try:
+        os.kill(process, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def _mounts(prefix: str) -> list[str]:
+    """Mount points in the order in which they were mounted."""
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    points = [line.split()[4].encode().decode("unicode_escape") for line in lines]
+    return [point for point in points if point.startswith(prefix)]
+
+
+def _loops(prefix: str) -> list[str]:
+    return [
+        f"/dev/{backing.parent.parent.name}"
+        for backing in Path("/sys/block").glob("loop*/loop/backing_file")
+        if _read(backing).startswith(prefix)
+    ]
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
+def _links(prefix: str) -> list[str]:
+    return [path.name for path in Path("/sys/class/net").glob(f"{prefix}*")]
+
+
+def _remove_link(link: str) -> None:
+    """The bridge, and the firewall chains that Incus made for it."""
+    _succeeds("ip", "link", "delete", link)
+    for chain in ("fwd", "in", "out", "pstrt"):
+        _succeeds("nft", f"flush chain inet incus {chain}.{link}; delete chain inet incus {chain}.{link}")
+
+
+def _succeeds(*argv: str) -> bool:
+    return subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode == 0

@@ -1,0 +1,29 @@
+"""File systems in files."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .incusd import make_room_for_containers
+
+
+@contextmanager
+def btrfs(image: Path, folder: Path, size: int = 1 << 30) -> Iterator[Path]:
+    """A new btrfs of `size` bytes (at least 128 MiB) in the file `image`, mounted on `folder` for the length of the block."""
+    make_room_for_containers()
+    with image.open("wb") as file:
+        file.truncate(size)
+    folder.mkdir(exist_ok=True)
+    _run("mkfs.btrfs", "--quiet", "--nodiscard", image)
+    _run("mount", "-o", "loop", image, folder)
+    try:
+        yield folder
+    finally:
+        _run("umount", folder)
+
+
+def _run(*argv: str | Path) -> None:
+    subprocess.run(argv, stdin=subprocess.DEVNULL, check=True)
