@@ -14,7 +14,7 @@ from tests.support.loops import btrfs
 
 @pytest.fixture(scope="session", autouse=True)
 def nothing_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Set up before and so taken down after every other session fixture: fails when a process, mount or device stays."""
+    """Fails when a process, mount or device stays. Set up before, so taken down after, all other session fixtures."""
     leftovers.sweep_dead_sessions()
     yield
     left = leftovers.find(str(tmp_path_factory.getbasetemp()))

@@ -1,1 +1,1 @@
-"""What the tests stand on: private daemons, small images, modules run as Ansible runs them, and hosts made of containers."""
+"""What tests stand on: private daemons, small images, modules run as Ansible runs them, hosts made of containers."""

@@ -64,8 +64,8 @@ _FOLDERS = ("bin", "dev", "etc", "proc", "root", "run", "sbin", "sys", "tmp", "v
 def busybox_image(folder: Path) -> tuple[Path, Path]:
     """Make the small image in two files, the metadata tar and the squashfs of the root file system.
 
-    As a container it gets an IPv4 address by DHCP as soon as there is an eth0, has the busybox commands, and stops within
-    a moment when asked to. The bytes, and so the fingerprint, depend on the installed busybox and squashfs-tools alone.
+    As a container it gets an IPv4 address by DHCP as soon as there is an eth0, has the busybox commands, and stops at
+    once when asked to. The bytes, and so the fingerprint, depend on the installed busybox and squashfs-tools alone.
     """
     metadata, rootfs = folder / "metadata.tar", folder / "rootfs.squashfs"
     with _tree(folder) as tree:

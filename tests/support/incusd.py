@@ -101,7 +101,7 @@ class Incusd:
             leftovers.remove(self.dir)
 
     def clean(self) -> None:
-        """Take the daemon back to how it started, by its API, or where that fails by a new daemon in the same folder."""
+        """Take the daemon back to how it started: by its API, or where that fails by a new one in the same folder."""
         try:
             self._empty()
         except _NO_ANSWER:

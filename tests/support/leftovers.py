@@ -1,7 +1,8 @@
 """What tests may leave on a machine (processes, mounts, loop devices, links), found and removed by where it belongs.
 
-Everything that a test session starts lives under a folder whose name begins with `PREFIX`, and every bridge that it makes is
-called by `bridge_name`, so that what belongs to this session is told from what belongs to the machine or to another session.
+Everything that a test session starts lives under a folder whose name begins with `PREFIX`, and every bridge that it
+makes is called by `bridge_name`, so that what belongs to this session is told from what belongs to the machine or to
+another session.
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ def _kill_processes(folder: str) -> None:
 
 def _processes(prefix: str) -> list[int]:
     """Those with a word that begins with the prefix on their command line."""
-    numbers = (int(entry) for entry in os.listdir("/proc") if entry.isdigit())
+    numbers = (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
     return [number for number in numbers if re.search(rf"(^|[ =]){re.escape(prefix)}", _command_line(number))]
 
 

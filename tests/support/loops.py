@@ -12,7 +12,7 @@ from .incusd import make_room_for_containers
 
 @contextmanager
 def btrfs(image: Path, folder: Path, size: int = 1 << 30) -> Iterator[Path]:
-    """A new btrfs of `size` bytes (at least 128 MiB) in the file `image`, mounted on `folder` for the length of the block."""
+    """A new btrfs of `size` bytes (128 MiB or more) in the file `image`, mounted on `folder` during the block."""
     make_room_for_containers()
     with image.open("wb") as file:
         file.truncate(size)
