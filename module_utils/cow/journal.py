@@ -35,6 +35,8 @@ class Journal:
             raw = self.path.read_bytes()
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise CowError(f"The journal {self.path} cannot be read: {error.strerror}.") from error
         try:
             envelope = json.loads(raw)
             kind, version, digest, document = (envelope[key] for key in ("kind", "format", "sha256", "document"))
@@ -49,19 +51,19 @@ class Journal:
         return document
 
     def write(self, document: dict[str, Any]) -> None:
-        """Make `document` the journal's content, durably, before returning."""
+        """Make `document` the journal's content, durably, before returning. There is one writer at a time."""
         envelope = {"kind": self.kind, "format": FORMAT, "sha256": _digest(document), "document": document}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        draft = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+        draft = self.path.with_name(f".{self.path.name}.draft")
         try:
-            with draft.open("xb", opener=_private) as file:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "wb") as file:
                 file.write(json.dumps(envelope, sort_keys=True, indent=1).encode() + b"\n")
                 file.flush()
                 os.fsync(file.fileno())
             draft.replace(self.path)
-        finally:
-            draft.unlink(missing_ok=True)
-        _sync_folder(self.path.parent)
+            _sync_folder(self.path.parent)
+        except OSError as error:
+            raise CowError(f"The journal {self.path} cannot be written: {error.strerror}.") from error
 
     def remove(self) -> None:
         """Forget the work, durably; fine when there is no journal."""
@@ -78,10 +80,6 @@ class Journal:
 
 def _digest(document: Any) -> str:
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
 
 
 def _sync_folder(folder: Path) -> None:
