@@ -48,8 +48,8 @@ def under(path: Path) -> Mount:
         raise CowError(f"The file system under {path} cannot be found out: {error}.") from error
     except KeyError as error:
         raise CowError(
-            f"The file system under {path} is not in /proc/self/mountinfo, as happens in a chroot whose root is not a mount "
-            f"point. Run this on the host itself."
+            f"The file system under {path} is not in /proc/self/mountinfo, as happens in a chroot whose root is not "
+            f"a mount point. Run this on the host itself."
         ) from error
 
 
@@ -59,7 +59,7 @@ def every() -> tuple[Mount, ...]:
 
 
 def free(path: Path) -> Size:
-    """Return what an ordinary user may still write to the file system under `path` (or its nearest existing ancestor)."""
+    """Return what an ordinary user may still write to the file system under `path`, which need not exist."""
     ancestor = existing(path)
     try:
         status = os.statvfs(ancestor)
@@ -73,7 +73,7 @@ def existing(path: Path) -> Path:
     try:
         return next(candidate for candidate in (path, *path.parents) if candidate.exists())
     except (OSError, StopIteration) as error:
-        raise CowError(f"The path {path} cannot be looked at. Give an absolute path that this user may search.") from error
+        raise CowError(f"{path} cannot be looked at. Give an absolute path that this user may search.") from error
 
 
 def parse(table: bytes) -> dict[int, Mount]:

@@ -1,0 +1,241 @@
+"""Subvolumes of btrfs: what they are, and the commands that change them.
+
+What there is is read with the kernel's own calls (linux/btrfs.h, since Linux 4.18), not from the output of `btrfs`:
+that has JSON for subvolumes only in newer releases than Debian 12 has, and its text cannot tell odd file names apart.
+The layouts are those of x86-64, ARM and RISC-V. Changes are made with the `btrfs` program, and only here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import stat
+import struct
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from . import mounts, process
+from .errors import CowError
+
+TOP_LEVEL = 5
+"""The id of the subvolume that every btrfs file system begins with."""
+BY_MOUNT_OPTION = "default"
+"""The compression of a subvolume that leaves it to the mount option."""
+
+_ROOT_OF_SUBVOLUME = 256
+"""The inode number of a subvolume's own folder, and of no other folder."""
+_COMPRESSION = "btrfs.compression"
+_READ_ONLY_FLAG = 1 << 1
+
+
+@dataclass(frozen=True)
+class Subvolume:
+    """A subvolume as it is.
+
+    id: its number, which is never used again in this file system.
+    uuid, parent_uuid, received_uuid: parent_uuid is that of what it is a snapshot of; received_uuid is set on what
+        `btrfs receive` made. The top level of an old file system has no uuid.
+    created: when, in UTC (ISO 8601).
+    compression: of files written from now on: zstd, lzo, zlib, none, or "default" for what the mount option says.
+    """
+
+    path: Path
+    id: int
+    uuid: str | None
+    parent_uuid: str | None
+    received_uuid: str | None
+    readonly: bool
+    generation: int
+    created: str
+    compression: str
+
+
+def at(path: Path) -> Subvolume | None:
+    """Return the subvolume at `path`, or None when there is nothing.
+
+    Raises CowError when something else is there.
+    """
+    try:
+        status = path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise CowError(f"{path} cannot be looked at: {error.strerror}.") from error
+    if not stat.S_ISDIR(status.st_mode):
+        raise CowError(f"{path} is {_kind(status.st_mode)}, not a subvolume. Choose another path or move it away.")
+    require_file_system(path)
+    if status.st_ino != _ROOT_OF_SUBVOLUME:
+        raise CowError(f"{path} is an ordinary folder, not a subvolume. Choose another path or move it away.")
+    return _read(path)
+
+
+def require_file_system(path: Path) -> None:
+    """Raise CowError unless `path`, or its nearest existing ancestor, is on btrfs."""
+    mount = mounts.under(path)
+    if mount.fstype != "btrfs":
+        raise CowError(
+            f"{path} is on {mount.fstype} ({mount.source} mounted at {mount.mount_point}), and subvolumes need btrfs. "
+            f"Choose a path on a btrfs file system."
+        )
+
+
+def nested(outer: Path) -> tuple[Subvolume, ...]:
+    """Return all subvolumes inside the one at `outer`, each after those inside it: the order to delete them in."""
+    found: list[Subvolume] = []
+    for path in _children(outer):
+        found += [*nested(path), _read(path)]
+    return tuple(found)
+
+
+def default_id(path: Path) -> int:
+    """Return the id of the subvolume that is mounted when none is named, in the file system of the subvolume `path`."""
+    # The root tree's own folder (object 6) names it in an item (type 84) called "default": a header of 32 bytes, then
+    # the key that is pointed at, whose first field is the id.
+    key = struct.pack("=7Q4I4Q", 1, 6, 6, 0, _ANY, 0, _ANY, 84, 84, 16, 0, 0, 0, 0, 0)
+    answer = _ask(path, _TREE_SEARCH, key)
+    (count,) = struct.unpack_from("=I", answer, struct.calcsize("=7Q2I"))
+    offset = len(key)
+    for _ in range(count):
+        (length,) = struct.unpack_from("=I", answer, offset + 28)
+        item = bytes(answer[offset + 32 : offset + 32 + length])
+        if item[30:37] == b"default":
+            return int(struct.unpack_from("=Q", item)[0])
+        offset += 32 + length
+    return TOP_LEVEL
+
+
+@dataclass(frozen=True)
+class Btrfs:
+    """The `btrfs` program. Each call is one change and raises CowError when it could not be made."""
+
+    run: process.Runner = process.run
+
+    def create(self, path: Path) -> None:
+        """Make an empty subvolume; the folder that it is to be in exists."""
+        self.run(["btrfs", "subvolume", "create", "--", str(path)])
+
+    def snapshot(self, source: Path, path: Path, *, readonly: bool) -> None:
+        """Make a snapshot of the subvolume `source` at `path`, where there is nothing yet."""
+        flag = ["-r"] if readonly else []
+        self.run(["btrfs", "subvolume", "snapshot", *flag, "--", str(source), str(path)])
+
+    def delete(self, path: Path) -> None:
+        """Delete the subvolume at `path`, in which no other one is. Its space is given back by and by."""
+        self.run(["btrfs", "subvolume", "delete", "--", str(path)])
+
+    def set_readonly(self, path: Path, readonly: bool) -> None:
+        """Set or clear the read-only flag; never for a received one, whose later increments rely on it."""
+        self.run(["btrfs", "property", "set", "-t", "subvol", "--", str(path), "ro", str(readonly).lower()])
+
+    def set_compression(self, path: Path, compression: str) -> None:
+        """Set how files that are new in the subvolume at `path` are compressed; those that exist stay as they are."""
+        value = "" if compression == BY_MOUNT_OPTION else compression
+        self.run(["btrfs", "property", "set", "-t", "inode", "--", str(path), "compression", value])
+
+    def set_default(self, path: Path) -> None:
+        """Make the subvolume at `path` the one that is mounted when none is named."""
+        self.run(["btrfs", "subvolume", "set-default", "--", str(path)])
+
+
+_ANY = 2**64 - 1
+_ID_AND_FOLDER = struct.Struct("=QQ")
+_INFO = struct.Struct("=Q256s4Q16s16s16s4QQI4xQI4xQI4xQI4x8Q")
+_CREATED = 6
+"""Where in the times of _INFO (four transactions, then four pairs of seconds and nanoseconds) that of creation is."""
+_CHILDREN_AT_ONCE = 255
+_CHILDREN = struct.Struct("=Q4080sB7x")
+_NAME = struct.Struct("=QQ256s3824s")
+_SEARCH = struct.Struct("=104s3992s")
+
+
+def _request(number: int, size: int, *, writes: bool) -> int:
+    return (3 if writes else 2) << 30 | size << 16 | 0x94 << 8 | number
+
+
+_TREE_SEARCH = _request(17, _SEARCH.size, writes=True)
+_GET_INFO = _request(60, _INFO.size, writes=False)
+_GET_CHILDREN = _request(61, _CHILDREN.size, writes=True)
+_GET_NAME = _request(62, _NAME.size, writes=True)
+
+
+def _ask(path: Path, request: int, question: bytes = b"") -> bytearray:
+    """Return the kernel's answer to a btrfs request about the folder `path`."""
+    buffer = bytearray(question.ljust((request >> 16) & 0x3FFF, b"\0"))
+    with _reading(path):
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.ioctl(descriptor, request, buffer)
+        except OSError as error:
+            # More to tell than one answer holds, which is what the caller goes by.
+            if error.errno != errno.EOVERFLOW:
+                raise
+        finally:
+            os.close(descriptor)
+    return buffer
+
+
+def _read(path: Path) -> Subvolume:
+    answer = _INFO.unpack(_ask(path, _GET_INFO))
+    number, _name, _outer, _folder, generation, flags, own, parent, received, *times = answer
+    created = datetime.fromtimestamp(times[_CREATED], UTC)
+    return Subvolume(
+        path=path,
+        id=number,
+        uuid=_uuid(own),
+        parent_uuid=_uuid(parent),
+        received_uuid=_uuid(received),
+        readonly=bool(flags & _READ_ONLY_FLAG),
+        generation=generation,
+        created=created.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        compression=_compression(path),
+    )
+
+
+def _children(outer: Path) -> Iterator[Path]:
+    """Yield the subvolumes directly in the one at `outer`."""
+    first, complete = 0, False
+    while not complete:
+        _, entries, count = _CHILDREN.unpack(_ask(outer, _GET_CHILDREN, struct.pack("=Q", first)))
+        complete = count < _CHILDREN_AT_ONCE
+        for number, folder in list(_ID_AND_FOLDER.iter_unpack(entries))[:count]:
+            yield outer / _place(outer, number, folder)
+            first = number + 1
+
+
+def _place(outer: Path, number: int, folder: int) -> str:
+    """Where in the subvolume at `outer` the one with this number is, given the inode of the folder it is in."""
+    _, _, name, before = _NAME.unpack(_ask(outer, _GET_NAME, _ID_AND_FOLDER.pack(folder, number)))
+    # What follows the first zero byte is left over from the kernel's own work.
+    return os.fsdecode(before.split(b"\0")[0] + name.split(b"\0")[0])
+
+
+def _compression(path: Path) -> str:
+    with _reading(path):
+        try:
+            return os.getxattr(path, _COMPRESSION).decode("ascii", "replace")
+        except OSError as error:
+            if error.errno != errno.ENODATA:
+                raise
+            return BY_MOUNT_OPTION
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        hint = " Run this as root." if isinstance(error, PermissionError) else ""
+        raise CowError(f"The subvolume {path} cannot be read: {error.strerror}.{hint}") from error
+
+
+def _uuid(raw: bytes) -> str | None:
+    return str(uuid.UUID(bytes=raw)) if any(raw) else None
+
+
+def _kind(mode: int) -> str:
+    return "a symbolic link" if stat.S_ISLNK(mode) else "a file"
