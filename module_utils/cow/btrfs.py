@@ -30,7 +30,7 @@ BY_MOUNT_OPTION = "default"
 _ROOT_OF_SUBVOLUME = 256
 """The inode number of a subvolume's own folder, and of no other folder."""
 _COMPRESSION = "btrfs.compression"
-_READ_ONLY_FLAG = 1 << 1
+_READ_ONLY_FLAG = 1
 
 
 @dataclass(frozen=True)
