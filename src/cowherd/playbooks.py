@@ -1,0 +1,127 @@
+"""Runs a playbook through ansible-runner, with a view of what happens."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import ansible_runner
+
+from cowherd import views
+from cowherd.environment import ROOT
+from cowherd.progress import Run, advance
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Mapping, Sequence
+
+    from cowherd.progress import Event
+
+_ASKING = {
+    ("-K", "--ask-become-pass"): ("Password for sudo on the hosts: ", r"^BECOME password.*:\s*?$"),
+    ("-k", "--ask-pass"): ("Password for SSH: ", r"^SSH password:\s*?$"),
+    ("-J", "--ask-vault-pass", "--ask-vault-password"): ("Password for the vault: ", r"^Vault password.*:\s*?$"),
+}
+"""Options of ansible-playbook that make it ask: our question, and the prompt of Ansible that the answer is for."""
+
+_CANCEL_WITHIN = 1
+"""Seconds until an interrupt reaches Ansible."""
+
+_CANCELLED = 130
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the playbook of the command, show it, and return its exit status."""
+    arguments = _arguments(options)
+    state = Run(check=not {"-C", "--check"}.isdisjoint(arguments))
+    view = views.choose(plain=options.plain, document=options.json)
+
+    def follow(event: Event) -> None:
+        nonlocal state
+        state = advance(state, event)
+        view.show(state, event)
+
+    passwords = _passwords(arguments)
+    with view:
+        status = play(ROOT / "playbooks" / f"{options.command.name}.yml", arguments, follow, passwords)
+    view.end(state, status)
+    return status
+
+
+def play(
+    playbook: Path,
+    arguments: Sequence[str],
+    follow: Callable[[Event], None],
+    passwords: Mapping[str, str] | None = None,
+) -> int:
+    """Run ansible-playbook and return its exit status.
+
+    follow: is given each event.
+    passwords: answers, by the pattern of the prompt.
+    """
+
+    def handle(event: Event) -> bool:
+        follow(event)
+        return False  # nothing reads the event again: it need not be written to a file
+
+    with TemporaryDirectory(prefix="cowherd-") as private:
+        settings = Path(private, "env", "settings")
+        settings.parent.mkdir()
+        settings.write_text(json.dumps({"pexpect_timeout": _CANCEL_WITHIN}))
+        finished = ansible_runner.run(
+            private_data_dir=private,
+            project_dir=str(Path.cwd()),
+            playbook=str(playbook),
+            cmdline=shlex.join(arguments) or None,
+            envvars=_environment(),
+            passwords=dict(passwords or {}),
+            suppress_env_files=True,  # passwords stay out of files
+            fact_cache_type="memory",
+            event_handler=handle,
+            quiet=True,
+        )
+    return _CANCELLED if finished.status == "canceled" else int(finished.rc)
+
+
+def _arguments(options: argparse.Namespace) -> list[str]:
+    inventories = [argument for inventory in options.inventory or () for argument in ("--inventory", inventory)]
+    arguments = [*inventories, *options.passed_on]
+    if not inventories and _sudo_wants_a_password() and {"-K", "--ask-become-pass"}.isdisjoint(arguments):
+        arguments.append("--ask-become-pass")
+    return arguments
+
+
+def _sudo_wants_a_password() -> bool:
+    """Whether this machine can be converged only with a password that the person at the terminal knows."""
+    if os.geteuid() == 0 or not sys.stdin.isatty():
+        return False
+    sudo = ["sudo", "--reset-timestamp", "--non-interactive", "true"]
+    return subprocess.run(sudo, capture_output=True, check=False).returncode != 0
+
+
+def _passwords(arguments: Sequence[str]) -> dict[str, str]:
+    return {
+        prompt: getpass.getpass(question)
+        for options, (question, prompt) in _ASKING.items()
+        if not set(options).isdisjoint(arguments)
+    }
+
+
+def _environment() -> dict[str, str]:
+    environment = {
+        "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+        "ANSIBLE_HOST_KEY_CHECKING": "True",  # Ansible's own default, which ansible-runner turns off
+        "LC_ALL": "C.UTF-8",  # Ansible wants UTF-8, and a bare system has no other such locale
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": "",
+    }
+    if not sys.stdout.isatty():
+        environment["ANSIBLE_NOCOLOR"] = "1"
+    return {**environment, **{name: value for name, value in os.environ.items() if name.startswith("ANSIBLE_")}}

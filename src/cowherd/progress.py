@@ -1,0 +1,188 @@
+"""What a run has come to, derived from ansible-runner's events by pure functions."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+Event = Mapping[str, Any]
+"""An event as ansible-runner hands it to its event handler."""
+
+SPOKEN = frozenset(
+    {
+        "deprecated",
+        "error",
+        "playbook_on_no_hosts_matched",
+        "playbook_on_no_hosts_remaining",
+        "runner_on_file_diff",
+        "system_warning",
+        "verbose",
+        "warning",
+    }
+)
+"""Events whose text concerns a person even where the progress of hosts is shown in another way."""
+
+_COUNTS = {"ok": "ok", "changed": "changed", "failures": "failed", "dark": "unreachable", "skipped": "skipped"}
+"""Ansible's names in the recap, and ours."""
+
+_ENDINGS = {
+    "runner_on_ok": "ok",
+    "runner_on_failed": "failed",
+    "runner_on_unreachable": "unreachable",
+    "runner_on_skipped": "skipped",
+}
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A phase of a launch and how long it may take; None where nothing is asked for."""
+
+    name: str
+    ms: float
+    target_ms: float | None
+
+
+@dataclass(frozen=True)
+class Storage:
+    """What the role verify found on a host."""
+
+    driver: str
+    source: str
+    size_bytes: int | None
+    used_bytes: int | None
+    can_clone: bool
+    phases: tuple[Phase, ...]
+
+
+@dataclass(frozen=True)
+class Host:
+    """One host of a run.
+
+    step: the task it is at, or was at last.
+    since: when that task began, in seconds since the epoch; None when the host waits.
+    counts: tasks by how they ended: ok, changed, failed, unreachable, skipped.
+    changes: what was changed, or in check mode would be, in words.
+    """
+
+    step: str = ""
+    since: float | None = None
+    counts: Mapping[str, int] = field(default_factory=dict)
+    changes: tuple[str, ...] = ()
+    errors: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    storage: Storage | None = None
+
+    @property
+    def outcome(self) -> str:
+        """The worst that happened: unreachable, failed, changed or ok."""
+        return next((name for name in ("unreachable", "failed", "changed") if self.counts.get(name)), "ok")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run of a playbook so far: the play and task that it is at, and the hosts by name.
+
+    check: nothing is changed; `changes` are what would be.
+    """
+
+    check: bool = False
+    play: str = ""
+    task: str = ""
+    hosts: Mapping[str, Host] = field(default_factory=dict)
+
+
+def advance(run: Run, event: Event) -> Run:
+    """Return the run after an event."""
+    kind, data = event["event"], event.get("event_data", {})
+    if kind == "playbook_on_play_start":
+        return replace(run, play=data["name"], task="")
+    if kind in ("playbook_on_task_start", "playbook_on_handler_task_start"):
+        return replace(run, task=data["name"])
+    if kind == "runner_on_start":
+        return _with_host(
+            run, data["host"], step=data["task"], since=datetime.fromisoformat(event["created"]).timestamp()
+        )
+    if kind in _ENDINGS:
+        return _task_ended(run, data, _ENDINGS[kind])
+    if kind == "playbook_on_stats":
+        return _ended(run, data)
+    return run
+
+
+def sentence(result: Mapping[str, Any]) -> str:
+    """Say why a task failed, from its result: its message, or those of the items or the command that failed."""
+    failed_items = [item for item in _results(result) if item.get("failed") or item.get("unreachable")]
+    if failed_items:
+        return " ".join(dict.fromkeys(sentence(item) for item in failed_items))
+    message = str(result.get("msg") or result.get("censored") or "It failed without a message.").strip()
+    for prefix in ("Task failed: ", "Module failed: "):
+        message = message.removeprefix(prefix)
+    said = str(result.get("stderr") or result.get("module_stderr") or "").strip()
+    return f"{message}: {said.splitlines()[-1]}" if said else message
+
+
+def _task_ended(run: Run, data: Mapping[str, Any], ending: str) -> Run:
+    host = run.hosts.get(data["host"], Host())
+    result = data.get("res") or {}
+    results = _results(result) or [result]
+    counts = Counter(host.counts)
+    ignored = ending == "failed" and data.get("ignore_errors")
+    counts["ok" if ignored else ending] += 1
+    errors: tuple[str, ...] = ()
+    if ending in ("failed", "unreachable") and not ignored:
+        errors = (f"{data['task']}: {sentence(result)}",)
+    changes: tuple[str, ...] = ()
+    if ending == "ok" and result.get("changed"):
+        counts["changed"] += 1
+        changes = tuple(step for each in results for step in each.get("steps") or ()) or (data["task"],)
+    warnings = (warning for each in [result, *results] for warning in each.get("warnings") or ())
+    return _with_host(
+        run,
+        data["host"],
+        since=None,
+        counts=counts,
+        changes=host.changes + changes,
+        errors=host.errors + errors,
+        warnings=_distinct(*host.warnings, *warnings),
+    )
+
+
+def _ended(run: Run, stats: Mapping[str, Any]) -> Run:
+    """Take the counts from the recap, which alone tells failures from those that were rescued: they came before."""
+    found = stats.get("artifact_data", {}).get("cowherd", {})
+    for name in stats["processed"]:
+        host = run.hosts.get(name, Host())
+        counts = {ours: stats[theirs].get(name, 0) for theirs, ours in _COUNTS.items()}
+        rescued = len(host.errors) - counts["failed"] - counts["unreachable"]
+        run = _with_host(run, name, since=None, counts=counts, errors=host.errors[max(rescued, 0) :])
+        if name in found:
+            warnings = _distinct(*host.warnings, *found[name]["warnings"])
+            run = _with_host(run, name, storage=_storage(found[name]), warnings=warnings)
+    return run
+
+
+def _storage(found: Mapping[str, Any]) -> Storage:
+    return Storage(
+        driver=found["driver"],
+        source=found["source"],
+        size_bytes=found["size_bytes"],
+        used_bytes=found["used_bytes"],
+        can_clone=found["can_clone"],
+        phases=tuple(Phase(each["name"], each["ms"], each.get("target_ms")) for each in found["phases"]),
+    )
+
+
+def _with_host(run: Run, name: str, **changes: Any) -> Run:
+    host = replace(run.hosts.get(name, Host()), **changes)
+    return replace(run, hosts={**run.hosts, name: host})
+
+
+def _results(result: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [item for item in result.get("results") or () if isinstance(item, Mapping)]
+
+
+def _distinct(*texts: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(texts))

@@ -1,0 +1,199 @@
+"""`./cowherd test`: tiers of checks in order, and a table of what they came to."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from cowherd import environment, machine
+from cowherd.environment import ROOT, say
+from cowherd.results import Result, of_pytest
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Mapping, Sequence
+
+_LINTERS = (
+    ("ruff", "check"),
+    ("ruff", "format", "--check"),
+    ("mypy",),
+    ("yamllint", "--strict", "."),
+    ("ansible-lint",),
+    ("shellcheck", "cowherd", ".ci/run"),
+)
+
+_EXPECTED_SKIPS = ROOT / "tests" / "expected-skips.txt"
+_LINES_OF_FAILURE = 200
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for: arguments for pytest, and whether this is CI, where a skip is expected or a failure."""
+
+    pytest: tuple[str, ...]
+    in_ci: bool
+
+
+@dataclass(frozen=True)
+class Tier:
+    """Checks that are run, timed and counted together.
+
+    selective: made of pytest's tests only, so that -k applies to it.
+    """
+
+    name: str
+    check: Callable[[Request], Result]
+    selective: bool = True
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a tier came to, and the seconds it took."""
+
+    tier: str
+    result: Result
+    seconds: float
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the tiers that were asked for, print what they came to, and return 0 when nothing failed."""
+    wanted = (
+        options.tier.split(",") if options.tier else [tier.name for tier in TIERS if tier.selective or not options.k]
+    )
+    if unknown := set(wanted) - {tier.name for tier in TIERS}:
+        say(f"no such tier: {', '.join(unknown)}. The tiers are {', '.join(tier.name for tier in TIERS)}.")
+        return 2
+    selection = ("-k", options.k) if options.k else ()
+    request = Request(pytest=(*selection, *options.passed_on), in_ci=os.environ.get("CI") == "true")
+    machine.install_packages()
+    outcomes = [_timed(tier, request) for tier in TIERS if tier.name in wanted]
+    if request.in_ci:
+        expected = _EXPECTED_SKIPS.read_text().splitlines()
+        outcomes = [Outcome(each.tier, each.result.strict(expected), each.seconds) for each in outcomes]
+    _show(outcomes)
+    return int(any(outcome.result.failures for outcome in outcomes))
+
+
+def _timed(tier: Tier, request: Request) -> Outcome:
+    say(f"tier {tier.name}")
+    began = time.monotonic()
+    result = tier.check(request)
+    return Outcome(tier.name, result, time.monotonic() - began)
+
+
+def _lint(_: Request) -> Result:
+    """Each linter counts as one test."""
+    environment_of_linters = _environment(PYTHONPATH=str(ROOT / "tests" / "support" / "importable"))
+    return sum((_linted(argv, environment_of_linters) for argv in _LINTERS), Result())
+
+
+def _linted(argv: Sequence[str], variables: Mapping[str, str]) -> Result:
+    try:
+        status = _captured(argv, variables)
+    except FileNotFoundError:
+        return Result(skips=(f"needs {argv[0]}: it is not installed",))
+    return Result(failures=(" ".join(argv),)) if status else Result(passed=1)
+
+
+def _pytest(folder: str) -> Callable[[Request], Result]:
+    return lambda request: _tests_of(folder, request, Path(sys.executable))
+
+
+def _unit_on_newer_python(request: Request) -> Result:
+    found = machine.newer_python()
+    if found is None:
+        return Result(skips=("needs a Python newer than the distribution's: none was found",))
+    base, version = found
+    say(f"unit tests on Python {version}, with the ansible-core that it gets")
+    return _tests_of("tests/unit", request, environment.ensure(base, version, environment.TEST))
+
+
+def _tests_of(folder: str, request: Request, python: Path) -> Result:
+    if not any((ROOT / folder).glob("test_*.py")):
+        return Result()
+    with TemporaryDirectory(prefix="cowherd-") as scratch:
+        report = Path(scratch, "report.xml")
+        pytest = [str(python), "-m", "pytest", "--quiet", f"--junitxml={report}", folder, *request.pytest]
+        finished = subprocess.run(pytest, cwd=ROOT, env=_environment(), stdin=subprocess.DEVNULL, check=False)
+        return of_pytest(report, finished.returncode)
+
+
+def _molecule(request: Request) -> Result:
+    scenarios = sorted(file.parent.name for file in ROOT.glob("molecule/*/molecule.yml"))
+    return sum((_scenario(name, request) for name in scenarios), Result())
+
+
+def _scenario(name: str, request: Request) -> Result:
+    """The scenario counts as one test, and each of its verifier's as one."""
+    with TemporaryDirectory(prefix="cowherd-") as scratch:
+        report = Path(scratch, "report.xml")
+        variables = _environment(PYTEST_ADDOPTS=f"--junitxml={report}")
+        molecule = ["molecule", "test", "--scenario-name", name]
+        status = _captured(molecule, variables) if request.in_ci else _followed(molecule, variables)
+        return of_pytest(report, 0) + (Result(failures=(f"molecule {name}",)) if status else Result(passed=1))
+
+
+def _followed(argv: Sequence[str], variables: Mapping[str, str]) -> int:
+    return subprocess.run(argv, cwd=ROOT, env=variables, stdin=subprocess.DEVNULL, check=False).returncode
+
+
+def _captured(argv: Sequence[str], variables: Mapping[str, str]) -> int:
+    """Run a command whose output is of interest only when it fails."""
+    finished = subprocess.run(
+        argv,
+        cwd=ROOT,
+        env=variables,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
+        check=False,
+    )
+    if finished.returncode:
+        print(*finished.stdout.splitlines()[-_LINES_OF_FAILURE:], sep="\n")
+    return finished.returncode
+
+
+def _environment(**more: str) -> dict[str, str]:
+    """Return the variables of a tool that belongs to this Python environment."""
+    own = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return {**own, "PATH": path, **more}
+
+
+def _show(outcomes: Sequence[Outcome]) -> None:
+    table = Table("Tier")
+    for column in ("passed", "failed", "skipped", "seconds"):
+        table.add_column(column, justify="right")
+    for each in outcomes:
+        numbers = (each.result.passed, len(each.result.failures), len(each.result.skips), round(each.seconds))
+        table.add_row(each.tier, *map(str, numbers), style="red" if each.result.failures else "")
+    Console().print(table)
+    for each in outcomes:
+        for failure in each.result.failures:
+            print(f"failed: {each.tier}: {failure}")
+        for reason, times in Counter(each.result.skips).items():
+            print(f"skipped: {each.tier}: {reason} ({times})")
+    print(sum((each.result for each in outcomes), Result()))
+
+
+TIERS = (
+    Tier("lint", _lint, selective=False),
+    Tier("unit", _pytest("tests/unit")),
+    Tier("unit-newer-python", _unit_on_newer_python),
+    Tier("integration", _pytest("tests/integration")),
+    Tier("faults", _pytest("tests/faults")),
+    Tier("molecule", _molecule, selective=False),
+)
+"""In the order in which they run: what is quick and finds most comes first."""
