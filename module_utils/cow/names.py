@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from .errors import CowError
 
@@ -20,32 +21,44 @@ def pool(name: str) -> str:
 
     Incus would take "-x"; commands on the host would take that for an option.
     """
-    return _checked(name, _POOL, "storage pool", "1 to 63 letters, digits, '.', '_' or '-', beginning with a letter or digit")
+    return _checked(
+        name, _POOL, "storage pool", "1 to 63 letters, digits, '.', '_' or '-', beginning with a letter or digit"
+    )
 
 
 def project(name: str) -> str:
     """Return the name of an Incus project."""
-    return _checked(name, _PROJECT, "project", "1 to 63 letters, digits, '.', '_' or '-', beginning with a letter or digit")
+    return _checked(
+        name, _PROJECT, "project", "1 to 63 letters, digits, '.', '_' or '-', beginning with a letter or digit"
+    )
 
 
 def profile(name: str) -> str:
     """Return the name of a profile."""
-    return _checked(name, _PROJECT, "profile", "1 to 63 letters, digits, '.', '_' or '-', beginning with a letter or digit")
+    return _checked(
+        name, _PROJECT, "profile", "1 to 63 letters, digits, '.', '_' or '-', beginning with a letter or digit"
+    )
 
 
 def instance(name: str) -> str:
     """Return the name of an instance: a DNS label (RFC 1123) that begins with a letter, as Incus wants it."""
-    return _checked(name, _INSTANCE, "instance", "1 to 63 letters, digits or '-', beginning with a letter, not ending in '-'")
+    return _checked(
+        name, _INSTANCE, "instance", "1 to 63 letters, digits or '-', beginning with a letter, not ending in '-'"
+    )
 
 
 def network(name: str) -> str:
     """Return the name of a network, which becomes a Linux interface of at most 15 characters."""
-    return _checked(name, _INTERFACE, "network", "2 to 15 letters, digits, '.', '_' or '-', beginning with a letter or digit")
+    return _checked(
+        name, _INTERFACE, "network", "2 to 15 letters, digits, '.', '_' or '-', beginning with a letter or digit"
+    )
 
 
 def image_alias(name: str) -> str:
     """Return an image alias such as debian/13."""
-    return _checked(name, _ALIAS, "image alias", "letters, digits and ._:+- in parts separated by '/', such as debian/13")
+    return _checked(
+        name, _ALIAS, "image alias", "letters, digits and ._:+- in parts separated by '/', such as debian/13"
+    )
 
 
 def dataset(name: str) -> str:
@@ -64,8 +77,16 @@ def absolute_path(path: str) -> str:
     """Return an absolute path without '.', '..' or empty parts."""
     parts = path.split("/")
     if len(parts) < 2 or parts[0] or any(part in ("", ".", "..") for part in parts[1:]) or "\0" in path:
-        raise CowError(f"{path!r} is not an absolute path. Write it from '/', without '.' or '..' in it or '/' at its end.")
+        raise CowError(
+            f"{path!r} is not an absolute path. Write it from '/', without '.' or '..' in it or '/' at its end."
+        )
     return path
+
+
+def shortened(members: Sequence[str], at_most: int = 8) -> str:
+    """List names in a sentence, the first few of many."""
+    rest = len(members) - at_most
+    return ", ".join(members[:at_most]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _checked(name: str, form: re.Pattern[str], what: str, rule: str) -> str:

@@ -1,13 +1,14 @@
 """The control loop that every module shares: observe, plan, apply.
 
-A module reads the host once (`observe`), derives an ordered list of steps from what it found and what is wanted (`plan`, a
-pure function), and `converge` runs the steps. `changed`, `diff` and `steps` are derived from the plan alone, so check mode
-reports what a run does. This is the only code that knows about check mode.
+A module reads the host once (`observe`), derives an ordered list of steps from what it found and what is wanted
+(`plan`, a pure function), and `converge` runs the steps. `changed`, `diff` and `steps` are derived from the plan alone,
+so check mode reports what a run does. This is the only code that knows about check mode.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -21,8 +22,8 @@ Observed = TypeVar("Observed")
 class Step:
     """One change to the host.
 
-    title: imperative and specific ("create storage pool fast: btrfs, loop file of 50GiB"); two steps that differ in what
-        they do differ in their title.
+    title: imperative and specific ("create storage pool fast: btrfs, loop file of 50GiB"); two steps that differ in
+        what they do differ in their title.
     run: does it. Not part of the step's identity.
     before, after: what the step changes, as key to value, for the diff. None stands for "is not there".
     destroys: what is deleted or overwritten and cannot be made again; "" when nothing is.
@@ -126,34 +127,19 @@ def converge(
     )
 
 
-def report(module: Module, read: Callable[[], State]) -> None:
-    """End a module that only reads with what it read."""
+@contextlib.contextmanager
+def explained(module: Module) -> Iterator[None]:
+    """End the module with the sentence of a CowError that leaves the block."""
     try:
-        found = read()
+        yield
     except CowError as error:
         module.fail_json(msg=str(error))
-        return
-    module.exit_json(changed=False, **found)
 
 
-def configuration_steps(
-    subject: str,
-    found: State,
-    wanted: State,
-    run: Callable[[], None],
-) -> tuple[Step, ...]:
-    """One step that sets the keys of `wanted` that differ in `found`; none when nothing differs."""
-    differing = [key for key in wanted if found.get(key) != wanted[key]]
-    if not differing:
-        return ()
-    return (
-        Step(
-            title=f"set {', '.join(differing)} of {subject}",
-            run=run,
-            before={key: found.get(key) for key in differing},
-            after={key: wanted[key] for key in differing},
-        ),
-    )
+def report(module: Module, read: Callable[[], State]) -> None:
+    """End a module that only reads with what it read."""
+    with explained(module):
+        module.exit_json(changed=False, **read())
 
 
 def _apply(planned: Plan, done: list[str]) -> None:

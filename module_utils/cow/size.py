@@ -70,7 +70,7 @@ GIB = Size(1024**3)
 
 def _whole_of(whole: Size | None, text: str | int, percent: Fraction) -> int:
     if whole is None:
-        raise CowError(f"The size {text} is a percentage, but there is nothing here that it could be of. Give 50GiB, say.")
+        raise CowError(f"The size {text} is a percentage, but there is nothing that it could be of. Give 50GiB, say.")
     if percent > 100:
         raise CowError(f"The size {text} is more than the whole. Give at most 100%.")
     return whole.bytes

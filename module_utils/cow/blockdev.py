@@ -1,0 +1,65 @@
+"""Block devices: what is on one, before anything is written to it."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import process
+from .size import Size
+
+_NOTHING_FOUND = 2
+"""Exit status of blkid(8) when it recognises nothing on a device."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """A block device.
+
+    content: what is on it in a few words ("ext4 (filesystem)", "3 partitions", "mounted on /srv"), "" when nothing is.
+    """
+
+    path: str
+    size: Size
+    content: str
+
+
+def inspect(path: str) -> Device | None:
+    """Look at a device without writing; None when there is no block device at the path."""
+    try:
+        status = Path(path).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    if not stat.S_ISBLK(status.st_mode):
+        return None
+    kernel = Path("/sys/dev/block") / f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}"
+    size = Size(int((kernel / "size").read_text()) * 512)
+    return Device(path, size, _in_use(kernel, status.st_rdev) or _signature(path))
+
+
+def _in_use(kernel: Path, number: int) -> str:
+    partitions = [entry for entry in kernel.iterdir() if (entry / "partition").exists()]
+    if partitions:
+        return f"{len(partitions)} partition{'s' if len(partitions) > 1 else ''}"
+    holders = sorted(entry.name for entry in (kernel / "holders").iterdir()) if (kernel / "holders").is_dir() else []
+    if holders:
+        return f"in use by {', '.join(holders)}"
+    wanted = f"{os.major(number)}:{os.minor(number)}"
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        fields = line.split()
+        if fields[2] == wanted:
+            return f"mounted on {fields[4]}"
+    return ""
+
+
+def _signature(path: str) -> str:
+    found = process.run(["blkid", "-p", "-o", "export", "--", path], accept=(0, _NOTHING_FOUND))
+    known = dict(re.findall(r"^([A-Z_]+)=(.*)$", found.stdout, re.MULTILINE))
+    if "TYPE" in known:
+        return f"{known['TYPE']} ({known.get('USAGE', 'data')})"
+    if "PTTYPE" in known:
+        return f"a {known['PTTYPE']} partition table"
+    return ""

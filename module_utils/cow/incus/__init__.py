@@ -1,0 +1,1 @@
+"""Incus, spoken to through its REST API: the client, and one module for each kind of resource."""

@@ -1,0 +1,77 @@
+"""How modules reach the server: one writer at a time, and a host that has no Incus yet."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from .. import lock
+from ..plan import Module, explained
+from .client import DEFAULT_SOCKET, Found, Server, ServerUnreachable, connect
+
+ARGUMENTS: dict[str, Any] = {
+    "socket": {"type": "path", "default": DEFAULT_SOCKET},
+    "pending": {"type": "bool", "default": False},
+}
+"""Options of every module that changes what Incus holds."""
+
+READING_ARGUMENTS: dict[str, Any] = {"socket": ARGUMENTS["socket"]}
+"""Options of every module that only reads it."""
+
+
+_FIRST_PROFILE = {
+    "name": "default",
+    "project": "default",
+    "description": "Default Incus profile",
+    "config": {},
+    "devices": {},
+    "used_by": [],
+}
+
+
+@contextlib.contextmanager
+def session(module: Module) -> Iterator[Server]:
+    """Connect for changing something, as the only one to do so; what goes wrong ends the module in words."""
+    socket = module.params["socket"]
+    with (
+        explained(module),
+        lock.held(f"incus:{socket}"),
+        _server(socket, pending=module.params["pending"]) as server,
+    ):
+        yield server
+
+
+@contextlib.contextmanager
+def reading(module: Module) -> Iterator[Server]:
+    """Connect for reading; what goes wrong ends the module in words."""
+    with explained(module), connect(module.params["socket"]) as server:
+        yield server
+
+
+class FutureServer(Server):
+    """A daemon that is about to be installed, as its first start leaves it.
+
+    It lets check mode plan for a host without Incus. It can be read; changes fail, as there is nothing to change.
+    """
+
+    def get(self, *path: str, **_query: str | int) -> Any:
+        """Answer as an empty server, which has one profile."""
+        return [_FIRST_PROFILE] if path == ("profiles",) else []
+
+    def find(self, *_path: str, **_query: str | int) -> Found | None:
+        """Answer as an empty server."""
+        return None
+
+    def drivers(self) -> frozenset[str]:
+        """Assume what the role incus_host installs tools for, and that ZFS is there when it is asked for."""
+        return frozenset({"dir", "btrfs", "zfs"})
+
+
+def _server(socket: str, *, pending: bool) -> Server:
+    try:
+        return connect(socket)
+    except ServerUnreachable:
+        if not pending:
+            raise
+        return FutureServer(socket)

@@ -1,0 +1,231 @@
+"""Where a new storage pool is to live.
+
+The order: what the inventory names; else an unused block device named there; else the btrfs file system of a path;
+else an empty ZFS dataset; else a btrfs loop file. A plain directory only when it is asked for in words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from .. import blockdev, mounts, names, zfs
+from ..errors import CowError
+from ..size import GIB, Size
+
+AUTO = "auto"
+DRIVERS = (AUTO, "btrfs", "zfs", "dir")
+CLONING_DRIVERS = frozenset({"btrfs", "zfs", "lvm", "ceph", "linstor", "truenas"})
+"""Drivers of Incus with which a new instance is a clone of its image ("Storage drivers", feature table)."""
+SMALLEST_LOOP = Size(5 * GIB.bytes)
+"""The smallest loop file that is made without being asked for in words; also the least that Incus itself chooses."""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the operator says about where the pool lives; "" where nothing is said.
+
+    source: exactly this device, path or dataset. device, path, dataset: to be used if possible, in this order.
+    size: of a loop file; "" for half of what is free.
+    """
+
+    name: str
+    driver: str = AUTO
+    source: str = ""
+    device: str = ""
+    path: str = ""
+    dataset: str = ""
+    size: str = ""
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What there is at the places that a wish names.
+
+    free: of the file system under the daemon's folder, where a loop file would be. file_system: of the wish's path.
+    root_pool: the ZFS pool that the host's root file system is on. leftover: a file or folder in the daemon's folder
+    that stands where the new pool would be made.
+    """
+
+    daemon_folder: str
+    free: Size
+    drivers: frozenset[str]
+    file_system: str = ""
+    path_exists: bool = False
+    path_is_file: bool = False
+    device: blockdev.Device | None = None
+    dataset: zfs.Dataset | None = None
+    root_pool: str = ""
+    leftover: str = ""
+
+
+@dataclass(frozen=True)
+class Location:
+    """The decision: driver and configuration for Incus, what kind of place it is, and why this one."""
+
+    driver: str
+    config: Mapping[str, str]
+    kind: str
+    why: str
+
+
+def observe(wish: Wish, daemon_folder: str, drivers: frozenset[str]) -> Ground:
+    """Look at the places that the wish names; writes nothing."""
+    path = _subvolume_path(wish)
+    root = mounts.under(Path("/"))
+    return Ground(
+        daemon_folder=daemon_folder,
+        free=mounts.free(Path(daemon_folder)),
+        drivers=drivers,
+        file_system=mounts.under(Path(path)).fstype if path else "",
+        path_exists=bool(path) and Path(path).exists(),
+        path_is_file=bool(path) and Path(path).is_file(),
+        device=blockdev.inspect(_device_path(wish)) if _device_path(wish) else None,
+        dataset=zfs.find(_dataset_name(wish)) if _dataset_name(wish) else None,
+        root_pool=root.source.split("/")[0] if root.fstype == "zfs" else "",
+        leftover=_leftover(wish.name, Path(daemon_folder)),
+    )
+
+
+def check(wish: Wish) -> None:
+    """Refuse a wish that cannot be meant, before the host is looked at."""
+    names.pool(wish.name)
+    if wish.driver not in DRIVERS:
+        raise CowError(f"{wish.driver!r} is not a driver that pools are made with. Choose one of {', '.join(DRIVERS)}.")
+    if wish.size and not wish.size.endswith("%"):
+        Size.parse(wish.size)
+    for path in (wish.path, wish.device, wish.source if wish.source.startswith("/") else ""):
+        if path:
+            names.absolute_path(path)
+    if _dataset_name(wish):
+        names.dataset(_dataset_name(wish))
+
+
+def choose(wish: Wish, ground: Ground) -> Location:
+    """Decide, from what the operator wishes and what there is. Raises CowError when no place will do."""
+    location = _choice(wish, ground)
+    if location.driver not in ground.drivers:
+        raise CowError(
+            f"Pool {wish.name} wants the driver {location.driver}, but the daemon offers "
+            f"{', '.join(sorted(ground.drivers))}. {_MISSING.get(location.driver, '')}"
+        )
+    if ground.leftover:
+        raise CowError(
+            f"{ground.leftover} exists, but no pool uses it; making pool {wish.name} would overwrite it. "
+            f"`incus admin recover` can bring a lost pool back; else move it away."
+        )
+    return location
+
+
+_MISSING = {
+    "btrfs": "Install btrfs-progs and restart the daemon; the kernel needs btrfs too.",
+    "zfs": "Install ZFS (zfsutils-linux and its kernel module), check `modprobe zfs`, and restart the daemon.",
+}
+
+
+def _choice(wish: Wish, ground: Ground) -> Location:
+    if wish.driver == "dir":
+        config = {"source": wish.source} if wish.source else {}
+        return Location("dir", config, "directory", "a plain directory as asked for, where every launch is a copy")
+    if wish.source:
+        return _as_named(wish, ground)
+    if wish.device:
+        return _on_device(wish, wish.device, ground)
+    if wish.path and wish.driver != "zfs" and ground.file_system == "btrfs":
+        return _in_subvolume(wish, f"{wish.path}/{wish.name}", ground)
+    dataset = wish.dataset or (f"{ground.root_pool}/{wish.name}" if ground.root_pool else "")
+    if dataset and wish.driver != "btrfs":
+        return _in_dataset(dataset, ground)
+    return _in_loop_file(wish, ground)
+
+
+def _as_named(wish: Wish, ground: Ground) -> Location:
+    if _dataset_name(wish):
+        return _in_dataset(wish.source, ground)
+    if ground.device is not None:
+        return _on_device(wish, wish.source, ground)
+    if ground.path_is_file:
+        raise CowError(
+            f"{wish.source} is a file. A pool's source is a block device, a new path on btrfs, or a ZFS dataset; "
+            f"for a loop file leave the source out and give a size."
+        )
+    if ground.file_system != "btrfs":
+        raise CowError(
+            f"{wish.source} is neither a block device nor on btrfs (its file system is {ground.file_system}). "
+            f"Name one of these, or leave the source out to get a loop file."
+        )
+    return _in_subvolume(wish, wish.source, ground)
+
+
+def _on_device(wish: Wish, path: str, ground: Ground) -> Location:
+    if ground.device is None:
+        raise CowError(f"There is no block device {path}. `lsblk` shows those that there are.")
+    if ground.device.content:
+        raise CowError(
+            f"The device {path} is not empty: {ground.device.content}. It is left alone. "
+            f"Name another, or empty it yourself with `wipefs --all {path}` if nothing on it is needed."
+        )
+    driver = "zfs" if wish.driver == "zfs" else "btrfs"
+    return Location(driver, {"source": path}, "device", f"{path} ({ground.device.size.rounded()}) is unused")
+
+
+def _in_subvolume(wish: Wish, path: str, ground: Ground) -> Location:
+    if wish.driver == "zfs":
+        raise CowError(f"{path} is a path, and driver zfs wants a dataset (POOL/NAME) or a device.")
+    if Path(path).is_relative_to(ground.daemon_folder):
+        raise CowError(
+            f"{path} is in the daemon's own folder {ground.daemon_folder}, which Incus refuses. Choose another."
+        )
+    if ground.path_exists:
+        raise CowError(f"{path} exists already. A pool on btrfs makes its own subvolume: name a path that is free.")
+    return Location("btrfs", {"source": path}, "subvolume", f"{path} is on btrfs already")
+
+
+def _in_dataset(name: str, ground: Ground) -> Location:
+    if ground.dataset is not None and not ground.dataset.empty:
+        raise CowError(f"The dataset {name} is not empty. Name an empty one, or one that does not exist yet.")
+    return Location("zfs", {"source": name}, "dataset", f"the dataset {name} is empty")
+
+
+def _in_loop_file(wish: Wish, ground: Ground) -> Location:
+    driver = "zfs" if wish.driver == "zfs" else "btrfs"
+    size = _loop_size(wish, ground)
+    return Location(driver, {"size": str(size)}, "loop", f"a loop file of {size} in {ground.daemon_folder}/disks")
+
+
+def _loop_size(wish: Wish, ground: Ground) -> Size:
+    if not wish.size:
+        size = max(Size(ground.free.bytes // 2).floor(GIB), SMALLEST_LOOP)
+    else:
+        size = Size.parse(wish.size, whole=ground.free)
+    if size > ground.free:
+        raise CowError(
+            f"Pool {wish.name} wants a loop file of {size}, but {ground.daemon_folder} has only "
+            f"{ground.free.rounded()} free. Set a smaller size, or name a device."
+        )
+    return size
+
+
+def _dataset_name(wish: Wish) -> str:
+    if wish.source:
+        return "" if wish.source.startswith("/") or wish.driver == "dir" else wish.source
+    return wish.dataset
+
+
+def _device_path(wish: Wish) -> str:
+    return wish.source if wish.source.startswith("/") else wish.device
+
+
+def _subvolume_path(wish: Wish) -> str:
+    if wish.source:
+        return wish.source if wish.source.startswith("/") else ""
+    return f"{wish.path}/{wish.name}" if wish.path else ""
+
+
+def _leftover(name: str, daemon_folder: Path) -> str:
+    image = daemon_folder / "disks" / f"{name}.img"
+    if image.exists():
+        return str(image)
+    folder = daemon_folder / "storage-pools" / name
+    return str(folder) if folder.is_dir() and any(folder.iterdir()) else ""

@@ -1,0 +1,405 @@
+"""Storage pools: what they are, who uses them, and how a host gets from the pool it has to the one that is wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from .. import names
+from ..errors import CowError, Drift
+from ..journal import Journal
+from ..plan import Plan, Step
+from ..size import Size
+from . import locate, profiles
+from .client import Server
+from .locate import AUTO, CLONING_DRIVERS, Ground, Wish
+from .profiles import DevicesByProfile, Key, Profile
+
+JOURNAL_KIND = "recreate-pool"
+
+
+@dataclass(frozen=True, order=True)
+class User:
+    """Something that uses a pool. kind: instances, snapshots, images, profiles, volumes (custom ones) or buckets."""
+
+    kind: str
+    project: str
+    name: str
+
+    def __str__(self) -> str:
+        """Name it for people; the project only when it is not the default one."""
+        return self.name if self.project == "default" else f"{self.project}/{self.name}"
+
+
+@dataclass(frozen=True)
+class Pool:
+    """A pool as the server has it. size and used: bytes, None while the pool is not available."""
+
+    name: str
+    driver: str
+    config: Mapping[str, str]
+    status: str
+    users: tuple[User, ...] = ()
+    size: int | None = None
+    used: int | None = None
+    description: str = ""
+
+    @property
+    def source(self) -> str:
+        """The effective source as the server has rewritten it: a loop file, UUID, device, path or dataset."""
+        return self.config.get("source", "")
+
+    @property
+    def can_clone(self) -> bool:
+        """Whether a new instance is a clone of its image and not a copy."""
+        return self.driver in CLONING_DRIVERS
+
+    @property
+    def half_made(self) -> bool:
+        """Whether making it was interrupted: a record without a source, that holds nothing."""
+        return self.status != "Created" and not self.source and not self.contents
+
+    @property
+    def contents(self) -> tuple[User, ...]:
+        """What would be lost with the pool. Cached images are not: Incus keeps their files and unpacks them again."""
+        return tuple(user for user in self.users if user.kind not in ("images", "profiles"))
+
+    @property
+    def loop_size(self) -> Size | None:
+        """The size of the loop file, None for a pool that is not in one."""
+        return Size.parse(self.config["size"]) if "size" in self.config and self.source.endswith(".img") else None
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The pool that is wanted.
+
+    config: further keys of Incus. recreate_empty: an empty `dir` pool may be removed and made again. report_drift: what
+    cannot be changed without moving data is reported and not an error.
+    """
+
+    wish: Wish
+    config: Mapping[str, str] = field(default_factory=dict)
+    description: str | None = None
+    recreate_empty: bool = False
+    report_drift: bool = False
+
+    @classmethod
+    def of(cls, params: Mapping[str, Any]) -> Wanted:
+        """Take it from the options of incus_storage_pool and check it."""
+        said = {key: params.get(key) or "" for key in ("source", "device", "path", "dataset", "size")}
+        wish = Wish(name=params["name"], driver=params.get("driver") or AUTO, **said)
+        locate.check(wish)
+        return cls(
+            wish=wish,
+            config=profiles.as_text(params.get("config") or {}),
+            description=params.get("description"),
+            recreate_empty=bool(params.get("recreate_empty")),
+            report_drift=params.get("drift") == "report",
+        )
+
+
+@dataclass(frozen=True)
+class Found:
+    """What planning a pool needs to know.
+
+    detached: devices that an interrupted run took off profiles and did not put back.
+    """
+
+    pool: Pool | None
+    ground: Ground
+    profiles: Mapping[Key, Profile]
+    detached: DevicesByProfile = field(default_factory=dict)
+
+
+def read(server: Server, name: str) -> Pool | None:
+    """Read one pool with what uses it, or None when there is none of that name."""
+    found = server.find("storage-pools", name)
+    return None if found is None else _pool(server, found.body)
+
+
+def read_all(server: Server) -> tuple[Pool, ...]:
+    """Read every pool of the server, by name."""
+    bodies = server.get("storage-pools", recursion=1)
+    return tuple(_pool(server, body) for body in sorted(bodies, key=lambda body: str(body["name"])))
+
+
+def observe(server: Server, wish: Wish) -> Found:
+    """Read all that planning this pool needs."""
+    return Found(
+        pool=read(server, wish.name),
+        ground=locate.observe(wish, server.folder, server.drivers()),
+        profiles=profiles.read_all(server),
+        detached=_detached(_journal(server, wish.name)),
+    )
+
+
+def describe(pool: Pool | None) -> dict[str, Any]:
+    """Give a pool as return value of a module."""
+    if pool is None:
+        return {"pool": None}
+    return {
+        "pool": {
+            "name": pool.name,
+            "driver": pool.driver,
+            "source": pool.source,
+            "initial_source": pool.config.get("volatile.initial_source", pool.source),
+            "status": pool.status,
+            "description": pool.description,
+            "size_bytes": pool.size,
+            "used_bytes": pool.used,
+            "can_clone": pool.can_clone,
+            "half_made": pool.half_made,
+            "used_by": {kind: [str(user) for user in pool.users if user.kind == kind] for kind in USER_KINDS},
+        }
+    }
+
+
+def plan(server: Server, found: Found, wanted: Wanted) -> Plan:
+    """Plan what makes the wanted pool be there, without losing anything."""
+    pool = found.pool
+    unfinished = _attach_again(server, wanted.wish.name, found)
+    if pool is None:
+        return _create(server, found, wanted) + unfinished
+    if pool.half_made:
+        again = _create(server, _without_leftover(found), wanted)
+        return Plan.of(_delete(server, pool, "delete the half-made")) + again + unfinished
+    try:
+        _refuse_unavailable(pool)
+        if _is_other_driver(pool, wanted.wish):
+            return _recreate(server, pool, found, wanted)
+        _refuse_other_source(pool, wanted.wish)
+        return Plan.of(*_grow(server, pool, wanted, found.ground), *_configure(server, pool, wanted)) + unfinished
+    except Drift as drift:
+        if not wanted.report_drift:
+            raise
+        return Plan(warnings=(str(drift),), facts={"drift": str(drift)})
+
+
+def plan_absent(server: Server, pool: Pool | None) -> Plan:
+    """Plan the removal of a pool that holds nothing."""
+    if pool is None:
+        return Plan()
+    keeping = [user for user in pool.users if user.kind != "images"]
+    if keeping:
+        raise CowError(
+            f"Pool {pool.name} is in use by {_listed(keeping)}. It stays. Move or remove these first; "
+            f"a pool is never removed together with what is on it."
+        )
+    return Plan.of(_delete(server, pool, "delete"))
+
+
+USER_KINDS = ("instances", "snapshots", "volumes", "buckets", "images", "profiles")
+
+
+def _pool(server: Server, body: Mapping[str, Any]) -> Pool:
+    available = body["status"] == "Created"
+    space = server.get("storage-pools", body["name"], "resources")["space"] if available else {}
+    return Pool(
+        name=body["name"],
+        driver=body["driver"],
+        config=body["config"],
+        status=body["status"],
+        users=tuple(sorted(_user(url) for url in body["used_by"])),
+        size=space.get("total"),
+        used=space.get("used"),
+        description=body["description"],
+    )
+
+
+def _user(url: str) -> User:
+    parts = urlsplit(url)
+    path = [unquote(part) for part in parts.path.removeprefix("/1.0/").split("/")]
+    project = parse_qs(parts.query).get("project", ["default"])[0]
+    if path[0] == "storage-pools":
+        return User("buckets" if path[2] == "buckets" else "volumes", project, path[-1])
+    if "snapshots" in path:
+        return User("snapshots", project, f"{path[1]}/{path[-1]}")
+    return User(path[0], project, path[1])
+
+
+def _journal(server: Server, pool: str) -> Journal:
+    return Journal(Path(server.folder) / "cowherd" / f"{JOURNAL_KIND}-{pool}.json", JOURNAL_KIND)
+
+
+def _create(server: Server, found: Found, wanted: Wanted) -> Plan:
+    name = wanted.wish.name
+    location = locate.choose(wanted.wish, found.ground)
+    config = {**wanted.config, **location.config}
+    body = {"name": name, "driver": location.driver, "config": config, "description": wanted.description or ""}
+    step = Step(
+        title=f"create storage pool {name}: {location.driver}, {location.why}",
+        run=lambda: server.post("storage-pools", body=body),
+        after={"driver": location.driver, **config},
+    )
+    return Plan(steps=(step,), facts={"location": {"kind": location.kind, "why": location.why}})
+
+
+def _delete(server: Server, pool: Pool, how: str) -> Step:
+    return Step(
+        title=f"{how} storage pool {pool.name} ({pool.driver})",
+        run=lambda: server.delete("storage-pools", pool.name),
+        before={"driver": pool.driver, **pool.config},
+    )
+
+
+def _recreate(server: Server, pool: Pool, found: Found, wanted: Wanted) -> Plan:
+    if pool.contents or pool.driver != "dir":
+        raise Drift(_other_driver(pool, wanted.wish))
+    if not wanted.recreate_empty:
+        raise Drift(
+            f"Pool {pool.name} has driver {pool.driver}, wanted is {_in_words(wanted.wish)}. It is empty: "
+            f"set recreate_empty to have it made again."
+        )
+    devices = profiles.devices_on_pool(found.profiles, pool.name)
+    create = _create(server, _without_leftover(found), wanted)
+    delete = _delete(server, pool, "delete the empty")
+    if not devices:
+        return Plan.of(delete) + create
+    journal = _journal(server, pool.name)
+    before = Plan.of(_detach(server, pool.name, devices, journal), delete)
+    return before + create + _attach(server, pool.name, devices, journal)
+
+
+def _without_leftover(found: Found) -> Found:
+    return replace(found, ground=replace(found.ground, leftover=""))
+
+
+def _detach(server: Server, pool: str, devices: DevicesByProfile, journal: Journal) -> Step:
+    def run() -> None:
+        journal.write({"devices": [[*key, named] for key, named in devices.items()]})
+        for key, named in devices.items():
+            profiles.take_off(server, key, frozenset(named))
+
+    return Step(
+        title=f"detach storage pool {pool} from profile {', '.join(map(str, devices))} for now",
+        run=run,
+        before={f"profile {key}": ", ".join(named) for key, named in devices.items()},
+    )
+
+
+def _attach(server: Server, pool: str, devices: DevicesByProfile, journal: Journal) -> Plan:
+    def run() -> None:
+        for key, named in devices.items():
+            profiles.put_back(server, key, named)
+        journal.remove()
+
+    step = Step(
+        title=f"attach storage pool {pool} to profile {', '.join(map(str, devices))} again",
+        run=run,
+        after={f"profile {key}": ", ".join(named) for key, named in devices.items()},
+    )
+    return Plan.of(step)
+
+
+def _attach_again(server: Server, name: str, found: Found) -> Plan:
+    if not found.detached:
+        return Plan()
+    still_there = {key: named for key, named in found.detached.items() if key in found.profiles}
+    return _attach(server, name, still_there, _journal(server, name))
+
+
+def _detached(journal: Journal) -> DevicesByProfile:
+    document = journal.read() or {"devices": []}
+    return {Key(project, name): named for project, name, named in document["devices"]}
+
+
+def _refuse_unavailable(pool: Pool) -> None:
+    if pool.status != "Created":
+        raise CowError(
+            f"Pool {pool.name} is there, but its status is {pool.status} (source {pool.source or 'none'}"
+            f"{', with ' + _listed(pool.contents) if pool.contents else ''}). It is left as it is. Find out why with "
+            f"`incus storage info {pool.name}` and the daemon's log: a missing device or file, most often."
+        )
+
+
+def _is_other_driver(pool: Pool, wish: Wish) -> bool:
+    return not pool.can_clone if wish.driver == AUTO else pool.driver != wish.driver
+
+
+def _refuse_other_source(pool: Pool, wish: Wish) -> None:
+    effective = {pool.source, pool.config.get("volatile.initial_source", pool.source)}
+    # Without a record of the first source, a UUID cannot be told from the device it was made on.
+    if wish.source and wish.source not in effective and pool.source.startswith("/") == wish.source.startswith("/"):
+        raise Drift(
+            f"Pool {pool.name} has source {pool.source}, wanted is {wish.source}. A pool's source cannot be changed: "
+            f"correct the inventory, or make a second pool and migrate onto it."
+        )
+
+
+def _grow(server: Server, pool: Pool, wanted: Wanted, ground: Ground) -> Iterable[Step]:
+    found = pool.loop_size
+    if found is None or not wanted.wish.size or wanted.wish.size.endswith("%"):
+        return
+    size = Size.parse(wanted.wish.size)
+    if size < found:
+        raise Drift(
+            f"Pool {pool.name} is {found}, wanted is {size}. A loop file is never shrunk: "
+            f"set the size to {found} or more."
+        )
+    if size.bytes - found.bytes > ground.free.bytes:
+        raise CowError(
+            f"Pool {pool.name} is to grow from {found} to {size}, but {ground.daemon_folder} has only "
+            f"{ground.free.rounded()} free. Set a smaller size."
+        )
+    if size > found:
+        yield Step(
+            title=f"grow storage pool {pool.name} from {found} to {size}",
+            run=partial(_update, server, pool.name, {"size": str(size)}, None),
+            before={"size": pool.config["size"]},
+            after={"size": str(size)},
+        )
+
+
+def _configure(server: Server, pool: Pool, wanted: Wanted) -> Iterable[Step]:
+    config = {key: value for key, value in wanted.config.items() if pool.config.get(key) != value}
+    description = wanted.description if wanted.description not in (None, pool.description) else None
+    after = {**config, **({} if description is None else {"description": description})}
+    if after:
+        known = {"description": pool.description, **pool.config}
+        yield Step(
+            title=f"set {', '.join(after)} of storage pool {pool.name}",
+            run=partial(_update, server, pool.name, config, description),
+            before={key: known.get(key) for key in after},
+            after=after,
+        )
+
+
+def _update(server: Server, name: str, config: Mapping[str, str], description: str | None) -> None:
+    # A PUT replaces the whole configuration: what is not sent is unset, and newer servers may act on a missing size.
+    found = server.find("storage-pools", name)
+    if found is None:
+        raise CowError(f"Pool {name} was removed by somebody while it was being changed. Run again.")
+    body = {"config": {**found.body["config"], **config}, "description": found.body["description"]}
+    if description is not None:
+        body["description"] = description
+    _refuse_smaller(found.body["config"].get("size"), body["config"].get("size"))
+    server.put("storage-pools", name, body=body, etag=found.etag)
+
+
+def _refuse_smaller(before: str | None, after: str | None) -> None:
+    if before and (not after or Size.parse(after) < Size.parse(before)):
+        raise CowError(f"The size of a pool would fall from {before} to {after or 'nothing'}; that is never done.")
+
+
+def _other_driver(pool: Pool, wish: Wish) -> str:
+    users = f" and holds {_listed(pool.contents)}" if pool.contents else ""
+    return (
+        f"Pool {pool.name} has driver {pool.driver}{users}; wanted is {_in_words(wish)}. It is left as it is. "
+        f"Make a second pool under another name and move the instances there: ansible-playbook playbooks/migrate.yml."
+    )
+
+
+def _in_words(wish: Wish) -> str:
+    return "one that clones (btrfs or zfs)" if wish.driver == AUTO else wish.driver
+
+
+def _listed(users: Iterable[User]) -> str:
+    by_kind: dict[str, list[str]] = {}
+    for user in users:
+        by_kind.setdefault(user.kind, []).append(str(user))
+    return "; ".join(f"{kind} {names.shortened(members)}" for kind, members in by_kind.items())
