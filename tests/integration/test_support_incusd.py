@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,19 +18,13 @@ def import_image(daemon: Incusd, *files: Path) -> None:
     daemon.run("image", "import", *files, "--alias", "busybox")
 
 
-def address(daemon: Incusd, instance: str) -> str:
-    """The instance's IPv4 address on eth0; "" while it has none."""
-    network = daemon.api("GET", f"/1.0/instances/{instance}/state")["network"]
-    return next((entry["address"] for entry in network["eth0"]["addresses"] if entry["family"] == "inet"), "")
-
-
 @pytest.mark.parametrize("driver", ["dir", "btrfs"])
 def test_container_has_network_and_a_shell(incusd: Incusd, busybox_image: tuple[Path, Path], driver: str) -> None:
     """A container of the small image boots, gets an address, answers and stops when asked to."""
     import_image(incusd, *busybox_image)
     incusd.run("storage", "create", "fast", driver)
     incusd.run("launch", "busybox", "c1", "--storage", "fast", "--network", incusd.make_bridge())
-    assert until(lambda: address(incusd, "c1")).startswith(incusd.subnet.rpartition(".")[0])
+    assert until(lambda: incusd.address("c1")).startswith(incusd.subnet.rpartition(".")[0])
     assert incusd.run("exec", "c1", "--", "/bin/sh", "-c", "echo $((6 * 7))") == "42\n"
     incusd.run("stop", "--timeout", "10", "c1")
 
@@ -83,6 +78,16 @@ def test_clean_survives_a_broken_daemon(incusd: Incusd, busybox_image: tuple[Pat
     incusd.clean()
     assert not incusd.api("GET", "/1.0/storage-pools")
     assert not Path("/sys/class/net", incusd.bridge).exists()
+
+
+def test_clean_survives_a_broken_pool(incusd: Incusd) -> None:
+    """A pool whose file system was taken away from under the daemon is gone too."""
+    incusd.run("storage", "create", "fast", "btrfs", "size=256MiB")
+    subprocess.run(["umount", incusd.dir / "storage-pools/fast"], check=True)
+    (incusd.dir / "disks/fast.img").unlink()
+    incusd.clean()
+    assert not incusd.api("GET", "/1.0/storage-pools")
+    incusd.run("storage", "create", "fast", "btrfs", "size=256MiB")
 
 
 def test_two_daemons_at_once(incusd: Incusd) -> None:

@@ -20,15 +20,6 @@ ARCHITECTURE = os.uname().machine
 _CREATED = 1700000000
 """The date in all of the image's files, so that the same busybox gives the same fingerprint."""
 
-_METADATA = f"""\
-architecture: {ARCHITECTURE}
-creation_date: {_CREATED}
-properties:
-  description: busybox for tests
-  os: busybox
-  release: test
-"""
-
 _INIT = """\
 #!/bin/sh
 trap 'exit 0' PWR TERM
@@ -67,9 +58,9 @@ def busybox_image(folder: Path) -> tuple[Path, Path]:
     As a container it gets an IPv4 address by DHCP as soon as there is an eth0, has the busybox commands, and stops at
     once when asked to. The bytes, and so the fingerprint, depend on the installed busybox and squashfs-tools alone.
     """
-    metadata, rootfs = folder / "metadata.tar", folder / "rootfs.squashfs"
+    rootfs = folder / "rootfs.squashfs"
+    metadata = metadata_tar(folder, "busybox")
     with _tree(folder) as tree:
-        _tar(metadata, tree, "metadata.yaml")
         rootfs.unlink(missing_ok=True)
         options = ["-quiet", "-no-progress", "-all-root", "-all-time", str(_CREATED), "-mkfs-time", str(_CREATED)]
         _run("mksquashfs", tree / "rootfs", rootfs, *options)
@@ -90,6 +81,14 @@ def busybox_rootfs_tar(folder: Path) -> Path:
     with _tree(folder) as tree:
         _tar(rootfs, tree / "rootfs", ".")
     return rootfs
+
+
+def metadata_tar(folder: Path, name: str) -> Path:
+    """Make the metadata part of an image of this machine's architecture."""
+    metadata = folder / "metadata.tar"
+    (folder / "metadata.yaml").write_text(_metadata(name))
+    _tar(metadata, folder, "metadata.yaml")
+    return metadata
 
 
 def debian_rootfs(
@@ -138,7 +137,7 @@ def _tree(folder: Path) -> Iterator[Path]:
     for name in _FOLDERS:
         (rootfs / name).mkdir(parents=True)
     try:
-        (tree / "metadata.yaml").write_text(_METADATA)
+        (tree / "metadata.yaml").write_text(_metadata("busybox"))
         shutil.copy(BUSYBOX, rootfs / "bin" / "busybox")
         for name in _run(BUSYBOX, "--list").split():
             if name != "busybox":
@@ -151,6 +150,16 @@ def _tree(folder: Path) -> Iterator[Path]:
         yield tree
     finally:
         shutil.rmtree(tree)
+
+
+def _metadata(name: str) -> str:
+    return json.dumps(
+        {
+            "architecture": ARCHITECTURE,
+            "creation_date": _CREATED,
+            "properties": {"description": f"{name}, for tests", "os": name},
+        }
+    )
 
 
 def _tar(target: Path, folder: Path, *names: str) -> None:

@@ -137,6 +137,12 @@ class Incusd:
         self.api("POST", "/1.0/networks", {"name": self.bridge, "type": "bridge", "config": config})
         return self.bridge
 
+    def address(self, instance: str) -> str:
+        """The instance's IPv4 address on eth0; "" while there is none."""
+        interfaces: dict[str, Any] = self.api("GET", f"/1.0/instances/{instance}/state")["network"] or {}
+        addresses = interfaces.get("eth0", {}).get("addresses", [])
+        return next((entry["address"] for entry in addresses if entry["family"] == "inet"), "")
+
     def _is_ready(self) -> bool:
         try:
             self.api("GET", "/internal/ready")
