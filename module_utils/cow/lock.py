@@ -29,11 +29,9 @@ def held(
     The lock is an flock(2) on a file in `folder`; the kernel gives it back when the process ends in any way. The file
     names its holder for the message, and stays: removing it would let two processes lock two files of one name.
 
-    Raises CowError when another process holds it for longer than `timeout` seconds.
+    Raises CowError when another process holds it for longer than `timeout` seconds, or when there can be no lock.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / (re.sub(r"[^A-Za-z0-9._-]+", "_", resource).strip("_") + ".lock")
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    descriptor = _open(folder, re.sub(r"[^A-Za-z0-9._-]+", "_", resource).strip("_") + ".lock")
     try:
         _acquire(descriptor, resource, clock() + timeout, clock, sleep)
         os.ftruncate(descriptor, 0)
@@ -41,6 +39,14 @@ def held(
         yield
     finally:
         os.close(descriptor)
+
+
+def _open(folder: Path, name: str) -> int:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise CowError(f"The lock {folder / name} cannot be opened: {error.strerror}. Run this as root.") from error
 
 
 def _acquire(

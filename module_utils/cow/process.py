@@ -25,7 +25,7 @@ class Finished:
 
 
 class CommandFailed(CowError):
-    """A command ended with a status that was not expected, or could not be run; `finished` has the details."""
+    """A command ended with a status that was not expected; `finished` has the details."""
 
     def __init__(self, finished: Finished) -> None:
         """Keep the details for callers that look at the exit status."""
@@ -55,7 +55,8 @@ def run(
     timeout: seconds, after which the command is killed.
     environment: added to the host's own.
 
-    Raises CommandMissing when the program is not there, CommandFailed for any other failure.
+    Raises CommandMissing when the program is not there, CommandFailed when it ends with another status, and CowError
+    when it cannot be started or takes too long.
     """
     full_environment = {**os.environ, **(environment or {}), "LC_ALL": "C", "LANGUAGE": ""}
     try:
@@ -69,6 +70,8 @@ def run(
         )
     except FileNotFoundError as error:
         raise CommandMissing(f"The program {argv[0]} is not installed on this host.") from error
+    except OSError as error:
+        raise CowError(f"`{shlex.join(argv)}` could not be started: {error.strerror}.") from error
     except subprocess.TimeoutExpired as error:
         raise CowError(f"`{shlex.join(argv)}` did not end within {timeout:g} s and was stopped.") from error
     finished = Finished(tuple(argv), completed.returncode, _text(completed.stdout), _text(completed.stderr))

@@ -19,7 +19,7 @@ UNITS = {
     **{unit: 1000**power for power, unit in enumerate(_DECIMAL, start=1)},
     **{unit: 1024**power for power, unit in enumerate(_BINARY, start=1)},
 }
-_FORM = re.compile(r"(?P<number>[0-9]+(?:\.[0-9]+)?) ?(?P<unit>%|[A-Za-z]*)", re.ASCII)
+_FORM = re.compile(r"(?P<number>[0-9]{1,24}(?:\.[0-9]{1,24})?) ?(?P<unit>%|[A-Za-z]*)", re.ASCII)
 _BY_FOLDED_UNIT = {unit.casefold(): factor for unit, factor in UNITS.items()}
 
 
