@@ -207,7 +207,7 @@ steps:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.cow.incus import arguments, connection, pools
+from ansible.module_utils.cow.incus import arguments, connection, pools, profiles
 from ansible.module_utils.cow.plan import converge
 
 ARGUMENTS: dict[str, Any] = {
@@ -225,7 +225,7 @@ def main() -> None:
         absent = module.params["state"] == "absent"
         converge(
             module,
-            observe=lambda: pools.observe(server, wanted.wish),
+            observe=lambda: pools.observe(server, wanted.wish, profiles.read_all(server)),
             plan=lambda found: pools.plan_absent(server, found.pool) if absent else pools.plan(server, found, wanted),
             describe=lambda found: pools.describe(found.pool),
         )

@@ -128,12 +128,12 @@ def read_all(server: Server) -> tuple[Pool, ...]:
     return tuple(_pool(server, body) for body in sorted(bodies, key=lambda body: str(body["name"])))
 
 
-def observe(server: Server, wish: Wish) -> Found:
+def observe(server: Server, wish: Wish, known_profiles: Mapping[Key, Profile]) -> Found:
     """Read all that planning this pool needs."""
     return Found(
         pool=read(server, wish.name),
         ground=locate.observe(wish, server.folder, server.drivers()),
-        profiles=profiles.read_all(server),
+        profiles=known_profiles,
         detached=_detached(_journal(server, wish.name)),
     )
 
@@ -231,9 +231,15 @@ def _create(server: Server, found: Found, wanted: Wanted) -> Plan:
     location = locate.choose(wanted.wish, found.ground)
     config = {**wanted.config, **location.config}
     body = {"name": name, "driver": location.driver, "config": config, "description": wanted.description or ""}
+
+    def run() -> None:
+        if location.kind == "subvolume":
+            Path(location.config["source"]).parent.mkdir(parents=True, exist_ok=True)
+        server.post("storage-pools", body=body)
+
     step = Step(
         title=f"create storage pool {name}: {location.driver}, {location.why}",
-        run=lambda: server.post("storage-pools", body=body),
+        run=run,
         after={"driver": location.driver, **config},
     )
     return Plan(steps=(step,), facts={"location": {"kind": location.kind, "why": location.why}})

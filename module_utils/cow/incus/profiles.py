@@ -179,6 +179,11 @@ def devices_on_pool(found: Mapping[Key, Profile], pool: str) -> dict[Key, Device
     return {key: devices for key, devices in sorted(on_pool.items()) if devices}
 
 
+def with_devices(found: Mapping[Key, Profile], devices: DevicesByProfile) -> dict[Key, Profile]:
+    """Give the profiles with these devices where they have none of the name; profiles that are gone stay gone."""
+    return {key: replace(one, devices={**devices.get(key, {}), **one.devices}) for key, one in found.items()}
+
+
 def take_off(server: Server, key: Key, gone: frozenset[str]) -> None:
     """Take the devices of these names off a profile."""
 
@@ -190,7 +195,7 @@ def take_off(server: Server, key: Key, gone: frozenset[str]) -> None:
 
 def put_back(server: Server, key: Key, devices: Devices) -> None:
     """Give a profile these devices where it has none of the name."""
-    update(server, key, lambda profile: replace(profile, devices={**devices, **profile.devices}))
+    update(server, key, lambda profile: with_devices({key: profile}, {key: devices})[key])
 
 
 def update(server: Server, key: Key, change: Callable[[Profile], Profile]) -> None:
