@@ -1,0 +1,178 @@
+"""Machines that are up: resumed from a saved state where there is one, settled, and reachable."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.support.images import cached
+
+from . import apt, qemu
+from .image import Image
+from .process import MachineError, run
+from .qemu import Hardware
+
+BOOTED_WITHIN = {"kvm": 60.0, "tcg": 400.0}
+RESUMED_WITHIN = 60.0
+SETTLED_WITHIN = 300.0
+SSH_OPTIONS = "-o BatchMode=yes -o IdentitiesOnly=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null"
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A machine on 127.0.0.1, and all that it writes in one folder."""
+
+    folder: Path
+    image: Image
+    port: int
+
+    @property
+    def host_variables(self) -> dict[str, str | int]:
+        """How Ansible reaches it."""
+        return {
+            "ansible_host": "127.0.0.1",
+            "ansible_port": self.port,
+            "ansible_user": "root",
+            "ansible_ssh_private_key_file": str(self.image.key),
+            "ansible_ssh_common_args": SSH_OPTIONS,
+        }
+
+    def run(self, command: str, timeout: float = 60.0, stdin: str = "") -> str:
+        """Run a shell command in it and return its output; MachineError when it fails."""
+        try:
+            return self._ssh(command, timeout, stdin)
+        except subprocess.CalledProcessError as error:
+            raise MachineError(f"`{command}` failed in the machine: {error.stderr.strip()}") from error
+        except subprocess.TimeoutExpired as error:
+            raise MachineError(f"`{command}` did not end within {timeout:g} s in the machine.") from error
+
+    def wait(self, within: float) -> None:
+        """Return when it answers."""
+        deadline = time.monotonic() + within
+        while time.monotonic() < deadline:
+            if qemu.process_id(self.folder) is None:
+                raise MachineError(f"QEMU ended: {qemu.log_text(self.folder)}")
+            try:
+                self._ssh("true", timeout=20)
+            except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
+                time.sleep(0.3)
+            else:
+                return
+        raise MachineError(f"the machine did not answer within {within:g} s: {qemu.log_text(self.folder)}")
+
+    def _ssh(self, command: str, timeout: float, stdin: str = "") -> str:
+        argv = [
+            "ssh",
+            *SSH_OPTIONS.split(),
+            "-q",
+            "-i",
+            str(self.image.key),
+            "-p",
+            str(self.port),
+            "root@127.0.0.1",
+            command,
+        ]
+        return subprocess.run(argv, input=stdin, capture_output=True, text=True, timeout=timeout, check=True).stdout
+
+
+@contextmanager
+def running(folder: Path, image: Image, hardware: Hardware) -> Iterator[Machine]:
+    """A machine for the length of the block."""
+    try:
+        yield up(folder, image, hardware)
+    finally:
+        down(folder)
+
+
+def up(folder: Path, image: Image, hardware: Hardware) -> Machine:
+    """Start a new machine in the folder, in the place of the one that an earlier run left there."""
+    down(folder)
+    qemu.claim(folder)
+    try:
+        machine = _resume_or_boot(folder, image, hardware)
+        _settle(machine)
+    except BaseException:
+        qemu.stop(folder)
+        raise
+    return machine
+
+
+def down(folder: Path) -> None:
+    """End the machine in the folder, if it runs, and delete what it wrote."""
+    qemu.stop(folder)
+    if qemu.is_claimed(folder):
+        shutil.rmtree(folder)
+
+
+def _resume_or_boot(folder: Path, image: Image, hardware: Hardware) -> Machine:
+    try:
+        return _resume(folder, image, hardware)
+    except MachineError as reason:
+        sys.stderr.write(f"No saved machine could be resumed, booting one: {reason}\n")
+        qemu.stop(folder)
+        return _boot(folder, image, hardware)
+
+
+def _resume(folder: Path, image: Image, hardware: Hardware) -> Machine:
+    definition = qemu.command_line(image, hardware, qemu.usable_accelerators()[0])
+    inputs = [qemu.version(), definition, hardware.disks]
+    saved = cached("vm-saved", "", inputs, lambda draft: _save(draft, image, hardware))
+    for file in hardware.disk_files:
+        run("cp", "--reflink=auto", str(saved / file), str(folder / file))
+    accelerator = (saved / "accelerator").read_text()
+    qemu.launch(folder, [*qemu.command_line(image, hardware, accelerator), "-loadvm", qemu.SAVED])
+    machine = Machine(folder, image, qemu.ssh_port(folder))
+    try:
+        machine.wait(RESUMED_WITHIN)
+    except MachineError as error:
+        raise MachineError(f"{error}\nWhen that happens again, delete {saved}; it is made anew.") from error
+    return machine
+
+
+def _save(draft: Path, image: Image, hardware: Hardware) -> None:
+    """Leave the disks of a machine that has booted in the folder, with its memory in the first of them."""
+    sys.stderr.write("Booting a machine, to be resumed from then on.\n")
+    down(draft)  # of a builder that was killed
+    qemu.claim(draft)
+    try:
+        machine = _boot(draft, image, hardware)
+        machine.run("systemctl is-system-running --wait", timeout=SETTLED_WITHIN)
+        if refusal := qemu.monitor(draft, f"savevm {qemu.SAVED}"):
+            raise MachineError(f"the machine cannot be saved: {refusal.strip()}")
+    finally:
+        qemu.stop(draft)
+    os.sync()
+
+
+def _boot(folder: Path, image: Image, hardware: Hardware) -> Machine:
+    """Boot with the first accelerator that works, and note which in the file `accelerator`."""
+    *attempts, last = qemu.usable_accelerators()
+    for accelerator in attempts:
+        try:
+            return _boot_with(accelerator, folder, image, hardware)
+        except MachineError:
+            qemu.stop(folder)
+    return _boot_with(last, folder, image, hardware)
+
+
+def _boot_with(accelerator: str, folder: Path, image: Image, hardware: Hardware) -> Machine:
+    qemu.create_disks(folder, image, hardware)
+    qemu.launch(folder, qemu.command_line(image, hardware, accelerator))
+    machine = Machine(folder, image, qemu.ssh_port(folder))
+    machine.wait(BOOTED_WITHIN[accelerator])
+    (folder / "accelerator").write_text(accelerator)
+    return machine
+
+
+def _settle(machine: Machine) -> None:
+    """Set what differs between runs: the clock, which stood still while it was saved, and where packages come from."""
+    files = apt.of_this_machine().guest_files(machine.image.release)
+    writes = [f"cat >{path} <<'END'\n{content}END\n" for path, content in files.items()]
+    machine.run("sh -e", stdin=f"date --set=@{int(time.time())}\n{''.join(writes)}")
