@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 """The checkout."""
 
-SYSTEM_PYTHON = Path("/usr/bin/python3")
-
 RUN = (ROOT / "requirements.txt",)
 """What the playbooks need on the controller."""
 
@@ -37,8 +35,8 @@ class EnvironmentFailed(Exception):
 
 def enter(requirements: Sequence[Path]) -> None:
     """Go on in the environment with these requirements: returns in it, or replaces the process by one in it."""
-    python = ensure(SYSTEM_PYTHON, f"{sys.version_info.major}.{sys.version_info.minor}", requirements)
-    if Path(sys.prefix) != python.parents[1]:
+    python = ensure(Path(sys.executable), f"{sys.version_info.major}.{sys.version_info.minor}", requirements)
+    if Path(sys.prefix).resolve() != python.parents[1].resolve():
         os.execv(python, [str(python), "-m", "cowherd", *sys.argv[1:]])
 
 
@@ -48,15 +46,21 @@ def ensure(base: Path, version: str, requirements: Sequence[Path]) -> Path:
     base: the Python to make it with.
     version: that Python's, as 3.11.
     """
-    folder = _cache() / f"venv-{_digest(requirements)}-{version}"
-    python = folder / "bin" / "python3"
-    complete = folder / "complete"
+    home = folder(version, requirements)
+    complete = home / "complete"
     if not complete.exists():
-        with _lock(folder.with_suffix(f"{folder.suffix}.lock")):
+        with _lock(home.with_name(f"{home.name}.lock")):
             if not complete.exists():
-                _make(base, folder, requirements)
+                _make(base, home, requirements)
                 complete.touch()
-    return python
+    return home / "bin" / "python3"
+
+
+def folder(version: str, requirements: Sequence[Path]) -> Path:
+    """Return where the environment with these requirements is, or will be."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in requirements)).hexdigest()[:12]
+    return cache / "cowherd" / f"venv-{digest}-{version}"
 
 
 def say(text: str) -> None:
@@ -64,12 +68,12 @@ def say(text: str) -> None:
     print(f"cowherd: {text}", file=sys.stderr, flush=True)
 
 
-def _make(base: Path, folder: Path, requirements: Sequence[Path]) -> None:
-    say(f"preparing a Python environment in {folder}; this happens once and takes a minute or two.")
-    shutil.rmtree(folder, ignore_errors=True)
-    _run([base, "-m", "venv", folder], "Run as root: apt-get install --yes python3-venv")
+def _make(base: Path, home: Path, requirements: Sequence[Path]) -> None:
+    say(f"preparing a Python environment in {home}; this happens once and takes a minute or two.")
+    shutil.rmtree(home, ignore_errors=True)
+    _run([base, "-m", "venv", home], "Run as root: apt-get install --yes python3-venv")
     files = [argument for file in requirements for argument in ("--requirement", file)]
-    pip = [folder / "bin" / "python3", "-m", "pip", "--quiet", "--quiet", "--no-input", "install", *files]
+    pip = [home / "bin" / "python3", "-m", "pip", "--quiet", "--quiet", "--no-input", "install", *files]
     _run(pip, "Is the package index reachable? pip's configuration decides which one it is.")
 
 
@@ -87,11 +91,3 @@ def _lock(path: Path) -> Iterator[None]:
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cowherd"
-
-
-def _digest(requirements: Sequence[Path]) -> str:
-    return hashlib.sha256(b"".join(file.read_bytes() for file in requirements)).hexdigest()[:12]

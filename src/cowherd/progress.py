@@ -102,9 +102,7 @@ def advance(run: Run, event: Event) -> Run:
     if kind in ("playbook_on_task_start", "playbook_on_handler_task_start"):
         return replace(run, task=data["name"])
     if kind == "runner_on_start":
-        return _with_host(
-            run, data["host"], step=data["task"], since=datetime.fromisoformat(event["created"]).timestamp()
-        )
+        return _task_began(run, data, datetime.fromisoformat(event["created"]).timestamp())
     if kind in _ENDINGS:
         return _task_ended(run, data, _ENDINGS[kind])
     if kind == "playbook_on_stats":
@@ -122,6 +120,12 @@ def sentence(result: Mapping[str, Any]) -> str:
         message = message.removeprefix(prefix)
     said = str(result.get("stderr") or result.get("module_stderr") or "").strip()
     return f"{message}: {said.splitlines()[-1]}" if said else message
+
+
+def _task_began(run: Run, data: Mapping[str, Any], when: float) -> Run:
+    """A host that goes on after a failure was rescued."""
+    counts = {**run.hosts.get(data["host"], Host()).counts, "failed": 0}
+    return _with_host(run, data["host"], step=data["task"], since=when, counts=counts)
 
 
 def _task_ended(run: Run, data: Mapping[str, Any], ending: str) -> Run:

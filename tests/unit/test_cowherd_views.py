@@ -1,0 +1,144 @@
+"""What a person or a program gets to see of a run."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import pty
+import struct
+import subprocess
+import sys
+import termios
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from cowherd import summary, views
+from cowherd.environment import ROOT
+from cowherd.progress import Host, Phase, Run, Storage
+
+FOUND = Storage(
+    driver="btrfs",
+    source="/var/lib/incus/disks/fast.img",
+    size_bytes=5 * 1024**3,
+    used_bytes=700 * 1024**2,
+    can_clone=True,
+    phases=(Phase("create", 65.2, 1000), Phase("start", 2100, 2000), Phase("delete", 80, None)),
+)
+
+RUN = Run(
+    hosts={
+        "pi-01": Host(
+            counts={"ok": 4, "changed": 1}, changes=("create pool fast",), warnings=("Mind it.",), storage=FOUND
+        ),
+        "pi-02": Host(counts={"ok": 4, "changed": 1}, changes=("create pool fast",)),
+        "pi-03": Host(counts={"unreachable": 1}, errors=("Reach: Connection refused",)),
+    }
+)
+
+
+def text_of(run: Run, status: int = 0) -> str:
+    console = Console(width=140)
+    with console.capture() as captured:
+        console.print(*summary.of(run, status), sep="\n")
+    return captured.get()
+
+
+def row_of(text: str, host: str) -> list[str]:
+    line = next(line for line in text.splitlines() if line.startswith(f"│ {host}"))
+    return [cell.strip() for cell in line.strip("│").split("│")]
+
+
+def test_the_table_has_a_row_for_each_host() -> None:
+    text = text_of(RUN)
+    counts_and_pool = ["pi-01", "1", "4", "0", "0", "btrfs", "/var/lib/incus/disks/fast.img", "5 GiB", "700 MiB"]
+    assert row_of(text, "pi-01")[:-1] == counts_and_pool
+    assert row_of(text, "pi-02")[:5] == ["pi-02", "1", "4", "0", "0"]
+    assert row_of(text, "pi-03")[:5] == ["pi-03", "0", "0", "0", "1"]
+
+
+def test_phases_stand_against_their_targets() -> None:
+    text = text_of(RUN)
+    assert "65 ms of 1000" in text
+    assert "2100 ms of 2000" in text
+    assert "80 ms " in text
+
+
+def test_a_driver_that_cannot_clone_is_called_so() -> None:
+    copying = Storage("dir", "/srv", None, None, can_clone=False, phases=())
+    assert row_of(text_of(Run(hosts={"pi": Host(storage=copying)})), "pi")[5:9] == ["dir (copies)", "/srv", "", ""]
+
+
+def test_the_same_sentence_is_said_once_for_all_hosts() -> None:
+    text = text_of(RUN)
+    assert "Changed\n  pi-01, pi-02: create pool fast" in text
+    assert "Failed\n  pi-03: Reach: Connection refused" in text
+    assert "Warnings\n  pi-01: Mind it." in text
+
+
+def test_check_mode_says_what_would_be() -> None:
+    text = text_of(Run(check=True, hosts=RUN.hosts))
+    assert "Would change\n  pi-01, pi-02: create pool fast" in text
+    assert "\nChanged" not in text
+
+
+def test_a_failure_that_no_host_has_points_to_ansibles_words() -> None:
+    assert "status 4" in text_of(Run(), status=4)
+
+
+def test_the_document_is_json(capsys: pytest.CaptureFixture[str]) -> None:
+    views.Document().end(RUN, 4)
+    document: dict[str, Any] = json.loads(capsys.readouterr().out)
+    assert document["status"] == 4
+    assert document["hosts"]["pi-01"]["storage"]["phases"][0] == {"name": "create", "ms": 65.2, "target_ms": 1000}
+    assert document["hosts"]["pi-03"]["errors"] == ["Reach: Connection refused"]
+
+
+def test_without_a_terminal_the_view_is_plain(capsys: pytest.CaptureFixture[str]) -> None:
+    view = views.choose(plain=False, document=False)
+    view.show(RUN, {"event": "verbose", "stdout": "PLAY [all] ***\r\n"})
+    view.end(RUN, 0)
+    out = capsys.readouterr().out
+    assert out.startswith("PLAY [all] ***\n")
+    assert "pi-01" in out
+
+
+ROWS = """
+import time
+from cowherd.progress import Host, Run
+from cowherd.views import Live
+
+hosts = {f"pi-{n:02}": Host(step="Make the pool", since=time.time() if n % 2 else None) for n in range(40)}
+view = Live()
+with view:
+    view.show(Run(play="Prepare hosts", hosts=hosts), {"event": "runner_on_file_diff", "stdout": "+++ after"})
+    time.sleep(0.6)
+view.end(Run(hosts=hosts), 0)
+"""
+
+
+def test_on_a_terminal_hosts_at_work_come_first_and_the_rest_is_counted() -> None:
+    live, _, _ = on_terminal(ROWS, columns=100, lines=24).partition("┏")
+    assert "+++ after" in live
+    assert "pi-01" in live
+    assert "and 20 more hosts" in live
+    assert "pi-38" not in live
+
+
+def on_terminal(program: str, *, columns: int, lines: int) -> str:
+    """Run a Python program on a terminal of this size and return what it wrote there."""
+    terminal, its_end = pty.openpty()
+    fcntl.ioctl(its_end, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "TERM": "xterm"}
+    with subprocess.Popen([sys.executable, "-c", program], stdin=its_end, stdout=its_end, env=environment) as running:
+        os.close(its_end)
+        written = b""
+        with contextlib.suppress(OSError):  # how Linux says that the other end was closed
+            while read := os.read(terminal, 65536):
+                written += read
+    os.close(terminal)
+    assert running.returncode == 0
+    return written.decode()
