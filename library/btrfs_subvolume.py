@@ -155,8 +155,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.cow import subvolumes
 from ansible.module_utils.cow.btrfs import Btrfs
-from ansible.module_utils.cow.errors import CowError
-from ansible.module_utils.cow.plan import converge
+from ansible.module_utils.cow.plan import converge, explained
 
 ARGUMENTS: dict[str, Any] = {
     "path": {"type": "path", "required": True},
@@ -172,16 +171,14 @@ ARGUMENTS: dict[str, Any] = {
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(ARGUMENTS, supports_check_mode=True)
-    try:
+    with explained(module):
         wanted = subvolumes.Wanted.of(module.params)
-    except CowError as error:
-        module.fail_json(msg=str(error))
-    converge(
-        module,
-        observe=lambda: subvolumes.observe(wanted),
-        plan=lambda found: subvolumes.plan(found, wanted, Btrfs()),
-        describe=subvolumes.describe,
-    )
+        converge(
+            module,
+            observe=lambda: subvolumes.observe(wanted),
+            plan=lambda found: subvolumes.plan(found, wanted, Btrfs()),
+            describe=subvolumes.describe,
+        )
 
 
 if __name__ == "__main__":

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from ansible.module_utils.cow import lock
+from ansible.module_utils.cow.errors import CowError
+
+IMPORTABLE = Path(__file__).parents[1] / "support" / "importable"
+HOLDER = """\
+import sys
+from pathlib import Path
+from ansible.module_utils.cow.lock import held
+with held(sys.argv[1], folder=Path(sys.argv[2])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def other_process(resource: str, folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that holds the lock during the block."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, resource, folder],
+        env={**os.environ, "PYTHONPATH": str(IMPORTABLE)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "held\n"
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_another_process_is_kept_out_and_told_who_holds_it(tmp_path: Path) -> None:
+    with other_process("pool:fast", tmp_path) as holder:
+        with pytest.raises(CowError, match=rf"process {holder.pid}\) is changing pool:fast"):
+            take("pool:fast", tmp_path)
+        take("pool:slow", tmp_path)
+
+
+def test_it_is_free_again_when_the_holder_is_killed(tmp_path: Path) -> None:
+    with other_process("pool:fast", tmp_path) as holder:
+        holder.kill()
+        holder.wait()
+        take("pool:fast", tmp_path)
+
+
+def test_it_is_waited_for(tmp_path: Path) -> None:
+    with other_process("pool:fast", tmp_path) as holder:
+        waits: list[float] = []
+
+        def let_go(seconds: float) -> None:
+            waits.append(seconds)
+            if len(waits) == 3:
+                holder.kill()
+                holder.wait()
+
+        with lock.held("pool:fast", timeout=10, folder=tmp_path, clock=lambda: sum(waits), sleep=let_go):
+            assert len(waits) == 3
+
+
+def test_it_is_not_waited_for_longer_than_asked(tmp_path: Path) -> None:
+    with other_process("pool:fast", tmp_path):
+        waits: list[float] = []
+        with (
+            pytest.raises(CowError, match="Another run"),
+            lock.held("pool:fast", timeout=2, folder=tmp_path, clock=lambda: sum(waits), sleep=waits.append),
+        ):
+            pass
+        assert 2 <= sum(waits) < 2.2
+
+
+def test_it_is_free_again_after_an_error_in_the_block(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), lock.held("pool:fast", folder=tmp_path):
+        raise RuntimeError
+    take("pool:fast", tmp_path)
+
+
+@pytest.mark.parametrize("resource", ["incus:/var/lib/incus/unix.socket", "../../etc/passwd", "a b\n", "-x"])
+def test_its_file_stays_in_the_folder(tmp_path: Path, resource: str) -> None:
+    folder = tmp_path / "locks" / "deep"
+    take(resource, folder)
+    (file,) = folder.iterdir()
+    assert file.is_file()
+    assert file.read_text() == f"{os.getpid()}\n"
+
+
+def test_a_link_in_its_place_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "pool.lock").symlink_to(tmp_path / "victim")
+    with pytest.raises(CowError, match="cannot be opened"):
+        take("pool", tmp_path)
+    assert not (tmp_path / "victim").exists()
+
+
+def take(resource: str, folder: Path) -> None:
+    with lock.held(resource, timeout=0, folder=folder):
+        pass
