@@ -82,8 +82,9 @@ def running(names: Sequence[str], packages: Sequence[str] = ()) -> Iterator[Flee
         cleanup.callback(leftovers.remove, folder)
         daemon = cleanup.enter_context(incusd.running())
         _prepare(daemon, folder, packages)
+        public_key = (folder / "key.pub").read_text().strip()
         with ThreadPoolExecutor(4) as pool:
-            hosts = tuple(pool.map(lambda name: _launch(daemon, name, folder / "key.pub"), names))
+            hosts = tuple(pool.map(lambda name: _launch(daemon, name, public_key), names))
         yield Fleet(hosts, _write_inventory(folder, hosts), daemon)
 
 
@@ -112,7 +113,7 @@ def _prepare(daemon: incusd.Incusd, folder: Path, packages: Sequence[str]) -> No
     _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / "key")
 
 
-def _launch(daemon: incusd.Incusd, name: str, public_key: Path) -> Host:
+def _launch(daemon: incusd.Incusd, name: str, public_key: str) -> Host:
     daemon.api(
         "POST",
         "/1.0/instances",
@@ -126,10 +127,11 @@ def _launch(daemon: incusd.Incusd, name: str, public_key: Path) -> Host:
             },
         },
     )
-    daemon.run("file", "push", "--create-dirs", "--mode=0600", public_key, f"{name}/root/.ssh/authorized_keys")
     daemon.run("start", name)
     host = Host(name, until(lambda: daemon.address(name)), daemon)
     until(lambda: _is_up(host), within=120)
+    host.run("install", "-d", "-m", "700", "/root/.ssh")
+    host.run("sh", "-c", 'echo "$1" >/root/.ssh/authorized_keys', "sh", public_key)
     return host
 
 

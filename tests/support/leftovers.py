@@ -22,6 +22,8 @@ ROOM = Path("/var/tmp")
 PREFIX = f"{ROOM}/cw{os.getpid()}-"
 """How the folders of this test session begin."""
 
+_BRIDGE = f"cw{os.getpid()}b"
+
 
 def new_folder() -> Path:
     """An empty folder for this session; `remove` takes it away with all that came to depend on it."""
@@ -30,20 +32,20 @@ def new_folder() -> Path:
 
 def bridge_name(number: int) -> str:
     """A name that no other session gives to a link (at most 15 bytes, the kernel's limit)."""
-    return f"cw{os.getpid()}b{number}"
+    return f"{_BRIDGE}{number}"
 
 
 def remove(folder: Path) -> None:
     """Kill, unmount, detach and delete all that lives in the folder. Nothing of it needs to be in order."""
-    links = [path.name for path in folder.glob("networks/*")]
+    bridges = [path.name for path in folder.glob("networks/*")]
     _kill_processes(str(folder))
     for mounted in reversed(_mounts(str(folder))):
         if not _succeeds("umount", mounted):
             _succeeds("umount", "--lazy", mounted)
     for device in _loops(str(folder)):
         _succeeds("losetup", "--detach", device)
-    for link in links:
-        _remove_link(link)
+    for bridge in bridges:
+        _remove_bridge(bridge)
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -54,19 +56,20 @@ def find(*prefixes: str) -> list[str]:
         *(f"process {process} ({_command_line(process)})" for process in _processes(PREFIX)),
         *(f"mount {mounted}" for prefix in everywhere for mounted in _mounts(prefix)),
         *(f"loop device {device}" for prefix in everywhere for device in _loops(prefix)),
-        *(f"link {link}" for link in _links(bridge_name(0)[:-1])),
+        *(f"link {link}" for link in _links(f"{_BRIDGE}*")),
         *(f"folder {path}" for path in _folders(PREFIX)),
     ]
 
 
 def sweep_dead_sessions() -> None:
     """Remove what sessions left that were killed: those whose process is no more."""
-    for path in ROOM.glob("cw*-*"):
-        owner = re.fullmatch(r"cw(\d+)-.*", path.name)
-        if owner and not Path("/proc", owner[1]).exists():
-            remove(path)
-            for link in _links(f"cw{owner[1]}b"):
-                _remove_link(link)
+    owners = {path: re.match(r"cw(\d+)-", path.name) for path in ROOM.glob("cw*-*")}
+    dead = {path: owner[1] for path, owner in owners.items() if owner and not Path("/proc", owner[1]).exists()}
+    for path in dead:
+        remove(path)
+    for owner in dead.values():
+        for bridge in _links(f"cw{owner}b*"):
+            _remove_bridge(bridge)
 
 
 def _folders(prefix: str) -> list[Path]:
@@ -74,14 +77,18 @@ def _folders(prefix: str) -> list[Path]:
 
 
 def _kill_processes(folder: str) -> None:
-    """Containers first: a container's init outlives its monitor, and nothing else then tells whose it was."""
-    for _ in range(50):
+    """The daemon, so that it reacts to nothing, then the containers; their monitors end by themselves, given time.
+
+    A container's init outlives its monitor, and nothing else then tells whose it was.
+    """
+    for attempt in range(100):
         processes = _processes(folder)
         if not processes:
             return
         monitors = [process for process in processes if _command_line(process).startswith("[lxc monitor]")]
+        others = [process for process in processes if process not in monitors]
         inits = [child for monitor in monitors for child in _children(monitor)]
-        for process in inits or processes:
+        for process in others or inits or (monitors if attempt > 50 else []):
             _kill(process)
         time.sleep(0.1)
 
@@ -135,15 +142,16 @@ def _read(path: Path) -> str:
         return ""
 
 
-def _links(prefix: str) -> list[str]:
-    return [path.name for path in Path("/sys/class/net").glob(f"{prefix}*")]
+def _links(pattern: str, of: str = ".") -> list[str]:
+    return [path.name for path in Path("/sys/class/net", of).glob(pattern)]
 
 
-def _remove_link(link: str) -> None:
-    """The bridge, and the firewall chains that Incus made for it."""
-    _succeeds("ip", "link", "delete", link)
+def _remove_bridge(bridge: str) -> None:
+    """The bridge, the containers' links in it, and the firewall chains that Incus made for it."""
+    for link in (*_links("*", f"{bridge}/brif"), bridge):
+        _succeeds("ip", "link", "delete", link)
     for chain in ("fwd", "in", "out", "pstrt"):
-        _succeeds("nft", f"flush chain inet incus {chain}.{link}; delete chain inet incus {chain}.{link}")
+        _succeeds("nft", f"flush chain inet incus {chain}.{bridge}; delete chain inet incus {chain}.{bridge}")
 
 
 def _succeeds(*argv: str) -> bool:
