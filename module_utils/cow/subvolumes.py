@@ -290,7 +290,7 @@ def _require_writable(found: Found) -> None:
     if found.unwritable:
         folders = ", ".join(str(folder) for folder in found.unwritable)
         raise CowError(
-            f"{folders} cannot be written to: the subvolume or the mount is read-only. "
+            f"{folders} cannot be written to: the subvolume or the mount is read-only, or this does not run as root. "
             f"Make it writable, or choose another path."
         )
 
