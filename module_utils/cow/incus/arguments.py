@@ -33,3 +33,48 @@ PROFILE: dict[str, Any] = {
     "description": {"type": "str"},
     "drift": {"type": "str", "choices": ["fail", "report"], "default": "fail"},
 }
+IMAGE: dict[str, Any] = {
+    "alias": {"type": "str", "required": True},
+    "project": {"type": "str", "default": "default"},
+    "pools": {"type": "list", "elements": "str", "default": []},
+    "remote": {
+        "type": "dict",
+        "options": {
+            "server": {"type": "str", "required": True},
+            "protocol": {"type": "str", "choices": ["simplestreams", "incus"], "default": "simplestreams"},
+            "alias": {"type": "str"},
+            "fingerprint": {"type": "str"},
+            "certificate": {"type": "str"},
+            "auto_update": {"type": "bool"},
+        },
+        "mutually_exclusive": [["alias", "fingerprint"]],
+        "required_one_of": [["alias", "fingerprint"]],
+    },
+    "url": {
+        "type": "dict",
+        "options": {
+            "url": {"type": "str", "required": True},
+            "checksum": {"type": "str", "required": True},
+            "metadata_url": {"type": "str"},
+            "metadata_checksum": {"type": "str"},
+        },
+        "required_together": [["metadata_url", "metadata_checksum"]],
+    },
+    "files": {
+        "type": "dict",
+        "options": {"path": {"type": "path"}, "metadata": {"type": "path"}, "rootfs": {"type": "path"}},
+        "mutually_exclusive": [["path", "metadata"], ["path", "rootfs"]],
+        "required_together": [["metadata", "rootfs"]],
+        "required_one_of": [["path", "metadata"]],
+    },
+    "rootfs": {"type": "dict", "options": {"path": {"type": "path", "required": True}}},
+    "debian": {
+        "type": "dict",
+        "options": {
+            "release": {"type": "str"},
+            "packages": {"type": "list", "elements": "str", "default": []},
+            "variant": {"type": "str", "choices": ["minbase", "important", "standard"], "default": "important"},
+            "mirror": {"type": "str"},
+        },
+    },
+}
