@@ -47,7 +47,8 @@ options:
   config:
     description:
       - Configuration keys, as Incus names them.
-      - An address that is wanted as V(auto) is satisfied by any that the server chose.
+      - An address that is wanted as V(auto) is satisfied by any. For a new C(ipv4.address), a private subnet is chosen
+        that the host has no route to.
     type: dict
     default: {}
   description:
@@ -147,9 +148,11 @@ def main() -> None:
         absent = module.params["state"] == "absent"
         converge(
             module,
-            observe=lambda: networks.read(server, wanted.name),
-            plan=lambda found: networks.plan_absent(server, found) if absent else networks.plan(server, found, wanted),
-            describe=networks.describe,
+            observe=lambda: networks.observe(server),
+            plan=lambda found: (
+                networks.plan_absent(server, found, wanted.name) if absent else networks.plan(server, found, wanted)
+            ),
+            describe=lambda found: networks.describe(found.networks.get(wanted.name)),
         )
 
 

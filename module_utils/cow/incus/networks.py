@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from ipaddress import IPv4Network
 from typing import Any
 
-from .. import names
+from .. import names, subnets
 from ..errors import CowError, Drift
 from ..plan import Plan, Step
 from .client import Server
@@ -49,15 +50,17 @@ class Wanted:
         )
 
 
-def read(server: Server, name: str) -> Network | None:
-    """Read one network, or None when there is none of that name."""
-    found = server.find("networks", name)
-    return None if found is None else _network(found.body)
+@dataclass(frozen=True)
+class Found:
+    """Every network of the default project by name, the host's own interfaces included, and the subnets in use."""
+
+    networks: Mapping[str, Network] = field(default_factory=dict)
+    taken: tuple[IPv4Network, ...] = ()
 
 
-def read_all(server: Server) -> dict[str, Network]:
-    """Read every network of the default project, the host's own interfaces included."""
-    return {body["name"]: _network(body) for body in server.get("networks", recursion=1)}
+def observe(server: Server) -> Found:
+    """Read the networks, and which subnets the host reaches."""
+    return Found({body["name"]: _network(body) for body in server.get("networks", recursion=1)}, subnets.taken())
 
 
 def describe(network: Network | None) -> dict[str, Any]:
@@ -77,24 +80,18 @@ def describe(network: Network | None) -> dict[str, Any]:
     }
 
 
-def plan(server: Server, found: Network | None, wanted: Wanted) -> Plan:
+def plan(server: Server, everything: Found, wanted: Wanted) -> Plan:
     """Plan what makes the network be there with the wanted configuration.
 
-    An address that is wanted as "auto" is satisfied by any that the server chose.
+    An address that is wanted as "auto" is satisfied by any. For a new IPv4 address, a subnet is chosen here that the
+    host does not reach: the server's choice asks the network, and fails where something answers for every address.
     """
+    found = everything.networks.get(wanted.name)
     if found is None:
-        return Plan.of(_create(server, wanted))
-    if not found.managed:
-        raise CowError(
-            f"{wanted.name} is an interface of the host ({found.type}) and no network of Incus. It is left alone: "
-            f"choose another name for the network, or use the interface as `parent` of a NIC."
-        )
-    if found.type != wanted.type:
-        raise Drift(
-            f"Network {wanted.name} is of type {found.type}, wanted is {wanted.type}. A network's type cannot be "
-            f"changed: correct the inventory, or give the new network another name."
-        )
-    config = {key: value for key, value in wanted.config.items() if _differs(found.config.get(key), value)}
+        return Plan.of(_create(server, _with_subnet(server, everything, wanted)))
+    _refuse_other_kind(found, wanted)
+    differing = {key: value for key, value in wanted.config.items() if _differs(found.config.get(key), value)}
+    config = _with_subnet(server, everything, replace(wanted, config=differing)).config
     description = wanted.description if wanted.description not in (None, found.description) else None
     after = {**config, **({} if description is None else {"description": description})}
     if not after:
@@ -110,8 +107,9 @@ def plan(server: Server, found: Network | None, wanted: Wanted) -> Plan:
     )
 
 
-def plan_absent(server: Server, found: Network | None) -> Plan:
+def plan_absent(server: Server, everything: Found, name: str) -> Plan:
     """Plan the removal of a network that nothing uses."""
+    found = everything.networks.get(name)
     if found is None:
         return Plan()
     if not found.managed:
@@ -126,6 +124,26 @@ def plan_absent(server: Server, found: Network | None) -> Plan:
         before={"type": found.type, **found.config},
     )
     return Plan.of(step)
+
+
+def _refuse_other_kind(found: Network, wanted: Wanted) -> None:
+    if not found.managed:
+        raise CowError(
+            f"{wanted.name} is an interface of the host ({found.type}) and no network of Incus. It is left alone: "
+            f"choose another name for the network, or use the interface as `parent` of a NIC."
+        )
+    if found.type != wanted.type:
+        raise Drift(
+            f"Network {wanted.name} is of type {found.type}, wanted is {wanted.type}. A network's type cannot be "
+            f"changed: correct the inventory, or give the new network another name."
+        )
+
+
+def _with_subnet(server: Server, everything: Found, wanted: Wanted) -> Wanted:
+    if wanted.config.get("ipv4.address") != AUTO:
+        return wanted
+    subnet = subnets.unused(everything.taken, f"{server.folder} {wanted.name}")
+    return replace(wanted, config={**wanted.config, "ipv4.address": str(subnet)})
 
 
 def _network(body: Mapping[str, Any]) -> Network:

@@ -1,7 +1,7 @@
 """What a server is to hold: networks, storage pools, profiles and images, converged as one plan.
 
-Each kind of resource plans for itself. What an earlier part of the plan changes, a later part has to know: a pool that is
-made again has no image unpacked on it, a profile that gets a NIC may get a root disk too. So the predicted state is
+Each kind of resource plans for itself. What an earlier part of the plan changes, a later part has to know: a pool that
+is made again has no image unpacked on it, a profile that gets a NIC may get a root disk too. So the predicted state is
 handed on, and check mode announces what one run does.
 """
 
@@ -30,7 +30,7 @@ class Wanted:
 class Found:
     """What planning needs to know of the server."""
 
-    networks: Mapping[str, networks.Network]
+    networks: networks.Found
     storage_pools: Mapping[str, pools.Found]
     profiles: Mapping[profiles.Key, profiles.Profile]
     images: images.Found
@@ -40,7 +40,7 @@ def observe(server: Server, wanted: Wanted) -> Found:
     """Read all that is wanted in any way, once."""
     known_profiles = profiles.read_all(server)
     return Found(
-        networks=networks.read_all(server),
+        networks=networks.observe(server),
         storage_pools={
             pool.wish.name: pools.observe(server, pool.wish, known_profiles) for pool in wanted.storage_pools
         },
@@ -51,14 +51,14 @@ def observe(server: Server, wanted: Wanted) -> Found:
 
 def plan(server: Server, found: Found, wanted: Wanted) -> Plan:
     """Plan networks, then pools, then the profiles that name both, then the images on the pools."""
-    network_plans = [networks.plan(server, found.networks.get(one.name), one) for one in wanted.networks]
+    network_plans = [networks.plan(server, found.networks, one) for one in wanted.networks]
     pool_plans = {
         one.wish.name: pools.plan(server, found.storage_pools[one.wish.name], one) for one in wanted.storage_pools
     }
     profile_plans = _profile_plans(server, _attached_again(found), wanted.profiles)
     fresh = frozenset(name for name, planned in pool_plans.items() if "location" in planned.facts)
     image_plans = [images.plan(server, found.images, one, fresh) for one in wanted.images]
-    return _joined(network_plans + [*pool_plans.values()] + profile_plans + image_plans, pool_plans)
+    return _joined([*network_plans, *pool_plans.values(), *profile_plans, *image_plans], pool_plans)
 
 
 def describe(found: Found) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""What is measured against what: each part beside its peer in the same run, with the results in docs/benchmarks.md."""
