@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from . import waiting
 from .incusd import make_room_for_containers
 
 
@@ -23,7 +24,9 @@ def btrfs(image: Path, folder: Path, size: int = 1 << 30) -> Iterator[Path]:
         yield folder
     finally:
         _run("umount", folder)
+        # The kernel lets go of the loop device some time after the last mount is gone.
+        waiting.until(lambda: not _run("losetup", "--associated", image))
 
 
-def _run(*argv: str | Path) -> None:
-    subprocess.run(argv, stdin=subprocess.DEVNULL, check=True)
+def _run(*argv: str | Path) -> bytes:
+    return subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=True).stdout
