@@ -288,12 +288,14 @@ ansible_facts:
           sample: {package: incus-base, version: 6.0.4-2, suffices: true}
           contains:
             package:
-              description: The installed package that brings the daemon, V(incus-base) or V(incus), or null.
+              description:
+                - The package that brings the daemon, V(incus-base) or V(incus).
+                - The installed one, else the one that apt offers, else V(incus-base).
               returned: success
               type: str
               sample: incus-base
             version:
-              description: The version of that package, or without one what a daemon that answers says; else null.
+              description: The installed version of it, or without one what a daemon that answers says; else null.
               returned: success
               type: str
               sample: 6.0.4-2+deb13u4
@@ -307,20 +309,32 @@ ansible_facts:
               returned: success
               type: bool
               sample: true
+            origin:
+              description:
+                - Where an Incus that suffices is. V(installed); V(release) when the release or a vendor's repository
+                  offers one; V(backports) when they do not, whether or not backports are configured.
+                - Null when nothing suffices and package lists were never fetched.
+              returned: success
+              type: str
+              sample: installed
             available:
               description:
-                - What apt offers of the daemon, by its package lists as they were last fetched - C(release) from the
-                  release or a vendor's repository, C(backports) from the release's backports. Each has C(package),
-                  C(version) and C(suffices), or is null.
-                - Looked up only when a package of O(packages) or an Incus that suffices is missing; else null.
+                - The versions that apt offers, by its package lists as they were last fetched. Null for none.
+                - Looked up only when a package of O(packages) or an Incus that suffices is missing.
               returned: success
               type: dict
-              sample:
-                release: null
+              sample: {release: null, backports: 6.0.4-2~bpo12+1}
+              contains:
+                release:
+                  description: In the release itself, or a vendor's repository.
+                  returned: success
+                  type: str
+                  sample: null
                 backports:
-                  package: incus-base
-                  version: 6.0.4-2~bpo12+1
-                  suffices: true
+                  description: In the release's backports.
+                  returned: success
+                  type: str
+                  sample: 6.0.4-2~bpo12+1
             daemon:
               description: The path of the daemon's program; null when it is not installed.
               returned: success
@@ -399,13 +413,13 @@ ansible_facts:
               type: bool
               sample: true
             backports:
-              description: The release's backports; null for a system without codename.
+              description: The release's backports.
               returned: success
               type: dict
               sample: {suite: trixie-backports, configured: true}
               contains:
                 suite:
-                  description: What they are called.
+                  description: What they are called; null for a system without codename.
                   returned: success
                   type: str
                   sample: trixie-backports

@@ -45,6 +45,14 @@ class PathFacts:
     free_bytes: int
 
 
+@dataclass(frozen=True)
+class Offered:
+    """A package that brings the daemon, and its version."""
+
+    package: str
+    version: str
+
+
 def gather(wanted: Wanted, run: process.Runner = process.run) -> dict[str, Any]:
     """Return the facts as plain data. Raises CowError for a path or package name that cannot be one."""
     known = (*DAEMON_PACKAGES, *zfs_support.PACKAGES, *tools.PACKAGES, _PYTHON_APT)
@@ -92,38 +100,45 @@ def _incus(wanted: Wanted, versions: Mapping[str, str], run: process.Runner) -> 
     package = next((name for name in DAEMON_PACKAGES if name in versions), None)
     of_server = found.server.version if found.server else None
     version = versions[package] if package else of_server
-    suffices = version is not None and _is_enough(version, wanted.minimum_version)
+    suffices = version is not None and is_enough(version, wanted.minimum_version)
     nothing_missing = suffices and all(name in versions for name in wanted.packages)
+    offers = {} if nothing_missing else apt.offers(DAEMON_PACKAGES, run)
+    release, backports = (best_offer(offers, from_backports=from_backports) for from_backports in (False, True))
     return {
-        "package": package,
+        "package": package or (release or backports or Offered(DAEMON_PACKAGES[0], "")).package,
         "version": version,
         "upstream_version": apt.upstream_version(version) if version else None,
         "suffices": suffices,
-        "available": None if nothing_missing else _available(wanted.minimum_version, run),
+        "origin": _origin(release, wanted.minimum_version, suffices=suffices),
+        "available": {
+            "release": release.version if release else None,
+            "backports": backports.version if backports else None,
+        },
         "daemon": found.program,
         "socket": {"path": found.socket, "state": found.state, "why": found.why},
         "server": asdict(found.server) if found.server else None,
     }
 
 
-def _available(minimum: str, run: process.Runner) -> dict[str, Any]:
-    """What apt offers of the daemon: from the release (or a vendor's repository), and from backports."""
-    offers = apt.offers(DAEMON_PACKAGES, run)
-    return {
-        "release": _best(offers, minimum, from_backports=False),
-        "backports": _best(offers, minimum, from_backports=True),
-    }
-
-
-def _best(offers: Mapping[str, Sequence[apt.Offer]], minimum: str, *, from_backports: bool) -> dict[str, Any] | None:
+def best_offer(offers: Mapping[str, Sequence[apt.Offer]], *, from_backports: bool) -> Offered | None:
+    """Return what there is of the daemon in backports, or in the release and vendors' repositories."""
     for package in DAEMON_PACKAGES:
         if version := apt.best_offer(offers.get(package, ()), from_backports=from_backports):
-            return {"package": package, "version": version, "suffices": _is_enough(version, minimum)}
+            return Offered(package, version)
     return None
 
 
-def _is_enough(version: str, minimum: str) -> bool:
-    return not minimum or apt.compare_versions(version, minimum) >= 0
+def is_enough(version: str, minimum_version: str) -> bool:
+    """Compare in Debian's order; anything is enough for no minimum."""
+    return not minimum_version or apt.compare_versions(version, minimum_version) >= 0
+
+
+def _origin(release: Offered | None, minimum_version: str, *, suffices: bool) -> str | None:
+    if suffices:
+        return "installed"
+    if release and is_enough(release.version, minimum_version):
+        return "release"
+    return "backports" if apt.have_lists() else None
 
 
 def _apt(codename: str | None, versions: Mapping[str, str]) -> dict[str, Any]:
@@ -131,7 +146,7 @@ def _apt(codename: str | None, versions: Mapping[str, str]) -> dict[str, Any]:
     return {
         "sources": [_source(source) for source in sources],
         "lists_fetched": apt.have_lists(),
-        "backports": _backports(sources, codename) if codename else None,
+        "backports": _backports(sources, codename),
         "python_apt": _PYTHON_APT in versions or find_spec("apt") is not None,
     }
 
@@ -146,7 +161,9 @@ def _source(source: apt.Source) -> dict[str, Any]:
     }
 
 
-def _backports(sources: Iterable[apt.Source], codename: str) -> dict[str, Any]:
+def _backports(sources: Iterable[apt.Source], codename: str | None) -> dict[str, Any]:
+    if codename is None:
+        return {"suite": None, "configured": False, "stanza": None}
     base = apt.base_source(sources, codename)
     return {
         "suite": apt.backports_suite(codename),

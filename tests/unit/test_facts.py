@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.cow import facts, host, process, tools, zfs_support
+from ansible.module_utils.cow import apt, facts, host, process, tools, zfs_support
 
 OS_RELEASE = """\
 PRETTY_NAME="Debian GNU/Linux 12 (bookworm)"
@@ -169,7 +169,7 @@ def test_compressors() -> None:
 
 
 def test_addresses_are_returned_without_passwords() -> None:
-    source = facts.apt.Source(("deb",), ("https://me:word@example.org/debian", "http://example.org/a"), ("trixie",))
+    source = apt.Source(("deb",), ("https://me:word@example.org/debian", "http://example.org/a"), ("trixie",))
     assert facts._source(source)["uris"] == ["https://example.org/debian", "http://example.org/a"]
 
 
@@ -177,4 +177,21 @@ def test_addresses_are_returned_without_passwords() -> None:
     ("minimum", "suffices"), [("", True), ("6.0", True), ("6.0.4", True), ("6.0.4-3", False), ("6.1", False)]
 )
 def test_minimum_version(minimum: str, suffices: bool) -> None:
-    assert facts._is_enough("6.0.4-2+deb13u4", minimum) is suffices
+    assert facts.is_enough("6.0.4-2+deb13u4", minimum) is suffices
+
+
+@pytest.mark.parametrize(
+    ("offers", "from_backports", "expected"),
+    [
+        ({"incus-base": [("6.0.4-2", "trixie")], "incus": [("6.0.4-2", "trixie")]}, False, ("incus-base", "6.0.4-2")),
+        ({"incus-base": [], "incus": [("6.0.0-1ubuntu0.3", "noble")]}, False, ("incus", "6.0.0-1ubuntu0.3")),
+        ({"incus-base": [("6.0.4-2~bpo12+1", "bookworm-backports")]}, True, ("incus-base", "6.0.4-2~bpo12+1")),
+        ({"incus-base": [("6.0.4-2~bpo12+1", "bookworm-backports")]}, False, None),
+        ({}, False, None),
+    ],
+)
+def test_which_package_brings_the_daemon(
+    offers: dict[str, list[tuple[str, str]]], from_backports: bool, expected: tuple[str, str] | None
+) -> None:
+    known = {package: [apt.Offer(*offer) for offer in offered] for package, offered in offers.items()}
+    assert facts.best_offer(known, from_backports=from_backports) == (expected and facts.Offered(*expected))

@@ -86,6 +86,12 @@ def plan(found: Daemon, timeout: float, run: process.Runner = process.run) -> Pl
     return Plan.of(_start_directly(found.program, Path(found.socket), timeout, run))
 
 
+def describe(found: Daemon) -> dict[str, Any]:
+    """Return what the module returns."""
+    version = found.server.version if found.server else None
+    return {"program": found.program, "state": found.state, "server_version": version}
+
+
 def _server(body: Mapping[str, Any]) -> Server:
     environment = body["environment"]
     return Server(
