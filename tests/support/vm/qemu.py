@@ -9,6 +9,8 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -142,9 +144,10 @@ def stop(folder: Path) -> None:
 
 def monitor(folder: Path, command: str) -> str:
     """Give QEMU's monitor a command and return what it prints; OSError when nobody listens."""
-    with socket.socket(socket.AF_UNIX) as connection:
+    with _opened(folder) as number, socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(120)
-        connection.connect(str(folder / "monitor"))
+        # Not by the folder's own path, which may have more bytes than the 108 of a socket's.
+        connection.connect(f"/proc/self/fd/{number}/monitor")
         with connection.makefile("rw") as stream:
             stream.readline()
             _ask(stream, "qmp_capabilities")
@@ -163,6 +166,15 @@ def log_text(folder: Path) -> str:
     """What QEMU said, and the end of what the machine's console shows."""
     names = [name for name in ("qemu.log", "console.log") if (folder / name).exists()]
     return "\n".join((folder / name).read_text(errors="replace")[-1000:].strip() for name in names)
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[int]:
+    number = os.open(folder, os.O_PATH | os.O_DIRECTORY)
+    try:
+        yield number
+    finally:
+        os.close(number)
 
 
 def _ask(stream: Any, command: str, **arguments: str) -> dict[str, Any]:
