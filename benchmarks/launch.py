@@ -41,7 +41,7 @@ def measure() -> str:
 
 
 def _prepare(daemon: incusd.Incusd, folder: Path) -> Path:
-    rootfs = images.debian_rootfs()
+    rootfs = images.debian_rootfs("trixie", ["systemd-sysv", "dbus", "systemd-resolved"])
     daemon.run("storage", "create", "plain", "dir")
     daemon.run("storage", "create", "fast", "btrfs", f"size={POOL_SIZE}")
     daemon.run("image", "import", images.metadata_tar(folder, "debian"), rootfs, "--alias", "debian")

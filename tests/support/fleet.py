@@ -67,7 +67,7 @@ class Host:
 
 @dataclass(frozen=True)
 class Fleet:
-    """Hosts that are up. inventory: for Ansible, by ssh; its group is all. daemon: in which they are containers."""
+    """Hosts that are up. inventory: for Ansible, by ssh, as group incus_hosts. daemon: in which they are containers."""
 
     hosts: tuple[Host, ...]
     inventory: Path
@@ -155,7 +155,7 @@ def _write_inventory(folder: Path, hosts: Sequence[Host]) -> Path:
     }
     inventory = folder / "inventory.yml"
     addresses = {host.name: {"ansible_host": host.address} for host in hosts}
-    inventory.write_text(json.dumps({"all": {"hosts": addresses, "vars": variables}}, indent=2))
+    inventory.write_text(json.dumps({"incus_hosts": {"hosts": addresses, "vars": variables}}, indent=2))
     return inventory
 
 
