@@ -311,9 +311,10 @@ ansible_facts:
               sample: true
             origin:
               description:
-                - Where an Incus that suffices is. V(installed); V(release) when the release or a vendor's repository
-                  offers one; V(backports) when they do not, whether or not backports are configured.
-                - Null when nothing suffices and package lists were never fetched.
+                - Where an Incus that suffices is - V(installed), V(release) when the release or a vendor's repository
+                  offers one, V(nowhere) when the backports are too old as well.
+                - V(backports) also while apt does not use them and it is not known what they have.
+                - Null when package lists were never fetched.
               returned: success
               type: str
               sample: installed

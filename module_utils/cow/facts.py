@@ -109,7 +109,9 @@ def _incus(wanted: Wanted, versions: Mapping[str, str], run: process.Runner) -> 
         "version": version,
         "upstream_version": apt.upstream_version(version) if version else None,
         "suffices": suffices,
-        "origin": _origin(release, wanted.minimum_version, suffices=suffices),
+        "origin": "installed"
+        if suffices
+        else origin(release, backports, wanted.minimum_version, known=apt.have_lists()),
         "available": {
             "release": release.version if release else None,
             "backports": backports.version if backports else None,
@@ -133,12 +135,13 @@ def is_enough(version: str, minimum_version: str) -> bool:
     return not minimum_version or apt.compare_versions(version, minimum_version) >= 0
 
 
-def _origin(release: Offered | None, minimum_version: str, *, suffices: bool) -> str | None:
-    if suffices:
-        return "installed"
+def origin(release: Offered | None, backports: Offered | None, minimum_version: str, *, known: bool) -> str | None:
+    """Say where a daemon that suffices would come from; `known`: whether there are package lists to tell."""
     if release and is_enough(release.version, minimum_version):
         return "release"
-    return "backports" if apt.have_lists() else None
+    if backports and not is_enough(backports.version, minimum_version):
+        return "nowhere"
+    return "backports" if known else None
 
 
 def _apt(codename: str | None, versions: Mapping[str, str]) -> dict[str, Any]:

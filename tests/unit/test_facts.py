@@ -195,3 +195,19 @@ def test_which_package_brings_the_daemon(
 ) -> None:
     known = {package: [apt.Offer(*offer) for offer in offered] for package, offered in offers.items()}
     assert facts.best_offer(known, from_backports=from_backports) == (expected and facts.Offered(*expected))
+
+
+@pytest.mark.parametrize(
+    ("release", "backports", "known", "expected"),
+    [
+        ("6.0.4-2", None, True, "release"),
+        ("6.0.4-2", "6.0.5-1~bpo13+1", True, "release"),
+        ("6.0.0-1", "6.0.4-2~bpo12+1", True, "backports"),
+        (None, None, True, "backports"),
+        (None, "6.0.0-1~bpo12+1", True, "nowhere"),
+        (None, None, False, None),
+    ],
+)
+def test_origin(release: str | None, backports: str | None, known: bool, expected: str | None) -> None:
+    offered = [version and facts.Offered("incus-base", version) for version in (release, backports)]
+    assert facts.origin(offered[0] or None, offered[1] or None, "6.0.4", known=known) == expected
