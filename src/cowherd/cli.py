@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+_INTERRUPTED = 130
+"""What shells report for a command that was interrupted."""
+
+
 @dataclass(frozen=True)
 class Command:
     """One word after ./cowherd.
@@ -32,13 +36,15 @@ class Command:
 def main(argv: Sequence[str]) -> int:
     """Run one command and return its exit status."""
     options = parse(argv)
+    command: Command = options.command
     try:
-        environment.enter(options.command.requirements)
+        environment.enter(command.requirements)
+        return command.run(options)
     except environment.EnvironmentFailed as error:
         environment.say(str(error))
         return 1
-    status: int = options.command.run(options)
-    return status
+    except KeyboardInterrupt:
+        return _INTERRUPTED
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:

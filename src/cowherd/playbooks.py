@@ -6,8 +6,11 @@ import getpass
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -20,7 +23,7 @@ from cowherd.progress import Run, advance
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from cowherd.progress import Event
 
@@ -32,9 +35,7 @@ _ASKING = {
 """Options of ansible-playbook that make it ask: our question, and the prompt of Ansible that the answer is for."""
 
 _CANCEL_WITHIN = 1
-"""Seconds until an interrupt reaches Ansible."""
-
-_CANCELLED = 130
+"""Seconds until an interrupt ends an ansible-playbook that has not begun."""
 
 
 def run(options: argparse.Namespace) -> int:
@@ -66,12 +67,14 @@ def play(
     follow: is given each event.
     passwords: answers, by the pattern of the prompt.
     """
+    process = _Process()
 
     def handle(event: Event) -> bool:
+        process.learn(event.get("pid"))
         follow(event)
         return False  # nothing reads the event again: it need not be written to a file
 
-    with TemporaryDirectory(prefix="cowherd-") as private:
+    with TemporaryDirectory(prefix="cowherd-") as private, process.taking_interrupts():
         settings = Path(private, "env", "settings")
         settings.parent.mkdir()
         settings.write_text(json.dumps({"pexpect_timeout": _CANCEL_WITHIN}))
@@ -85,9 +88,45 @@ def play(
             suppress_env_files=True,  # passwords stay out of files
             fact_cache_type="memory",
             event_handler=handle,
+            cancel_callback=process.is_to_be_killed,
             quiet=True,
         )
-    return _CANCELLED if finished.status == "canceled" else int(finished.rc)
+    return int(finished.rc)
+
+
+@dataclass
+class _Process:
+    """The process of ansible-playbook. Its pid is in its events.
+
+    An interrupt is handed on to it, and it ends its modules. ansible-runner would kill it, and they would go on.
+    """
+
+    pid: int | None = None
+    interrupted: bool = False
+
+    @contextmanager
+    def taking_interrupts(self) -> Iterator[None]:
+        before = {number: signal.signal(number, self._interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def learn(self, pid: int | None) -> None:
+        if self.pid is None and pid is not None:
+            self.pid = pid
+            if self.interrupted:
+                os.kill(pid, signal.SIGINT)
+
+    def is_to_be_killed(self) -> bool:
+        """Say whether it was interrupted before it began with anything."""
+        return self.interrupted and self.pid is None
+
+    def _interrupt(self, *_: object) -> None:
+        self.interrupted = True
+        if self.pid is not None:
+            os.kill(self.pid, signal.SIGINT)
 
 
 def _arguments(options: argparse.Namespace) -> list[str]:

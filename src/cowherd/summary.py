@@ -32,7 +32,7 @@ def of(run: Run, status: int) -> Iterator[RenderableType]:
 
 
 def _table(run: Run) -> Table:
-    table = Table(title="What would change" if run.check else None, title_justify="left")
+    table = Table()
     table.add_column("Host", overflow="fold")
     for count in _COUNTS:
         table.add_column(count, justify="right")

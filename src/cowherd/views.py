@@ -54,7 +54,7 @@ class Plain(View):
 
     def end(self, run: Run, status: int) -> None:
         """Print the table."""
-        _console().print(*summary.of(run, status), sep="\n")
+        _console().print("", *summary.of(run, status), sep="\n")
 
 
 class Live(View):

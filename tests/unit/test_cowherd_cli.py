@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -11,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from cowherd import cli, environment, playbooks
+from cowherd.progress import Event
 
 VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 
@@ -61,6 +65,32 @@ def test_ansible_keeps_its_default_of_checking_host_keys(tmp_path: Path) -> None
     said: list[object] = []
     playbooks.play(book, [], lambda event: said.append(event.get("event_data", {}).get("res", {}).get("msg")))
     assert True in said
+
+
+LONG_TASK = """
+- hosts: localhost
+  tasks:
+    - ansible.builtin.command: sleep {seconds}
+"""
+
+
+def test_an_interrupt_ends_the_modules_too(tmp_path: Path) -> None:
+    book = tmp_path / "book.yml"
+    seconds = f"3600.{os.getpid()}"
+    book.write_text(LONG_TASK.format(seconds=seconds))
+
+    def interrupt_at_task(event: Event) -> None:
+        if event["event"] == "runner_on_start":
+            threading.Timer(2, os.kill, (os.getpid(), signal.SIGINT)).start()
+
+    assert playbooks.play(book, [], interrupt_at_task) == 99
+    assert not any(_words(command)[:2] == ["sleep", seconds] for command in Path("/proc").glob("[0-9]*/cmdline"))
+
+
+def _words(command: Path) -> list[str]:
+    with contextlib.suppress(OSError):
+        return command.read_text().split("\0")
+    return []
 
 
 @pytest.fixture
