@@ -26,7 +26,7 @@ attributes:
     description: A second run with the same options changes nothing.
     support: full
   platform:
-    description: Runs on Linux, as a user who may use the socket of Incus; root to make a pool.
+    description: Runs on Linux, as root.
     support: full
     platforms: linux
 options:

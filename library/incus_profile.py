@@ -26,7 +26,7 @@ attributes:
     description: A second run with the same options changes nothing.
     support: full
   platform:
-    description: Runs on Linux, as a user who may use the socket of Incus; root to make a pool.
+    description: Runs on Linux, as root.
     support: full
     platforms: linux
 options:
@@ -50,11 +50,11 @@ options:
   devices:
     description:
       - Devices by name, each with its options. They are merged into those of the same name.
-      - A root disk (type V(disk), path V(/), with a pool) is merged into the root disk that there is, whatever its name.
+      - A root disk (type V(disk), path V(/), with a pool) is merged into the one that there is, whatever its name.
     type: dict
     default: {}
   fallback_devices:
-    description: Devices that are added where the profile has none of the same type; for a disk, of the same path.
+    description: Devices that are added where the profile has none of the same type; for a disk, of the path.
     type: dict
     default: {}
   remove_devices:
@@ -175,9 +175,11 @@ def main() -> None:
         absent = module.params["state"] == "absent"
         converge(
             module,
-            observe=lambda: profiles.read_all(server).get(wanted.key),
-            plan=lambda found: profiles.plan_absent(server, found) if absent else profiles.plan(server, found, wanted),
-            describe=profiles.describe,
+            observe=lambda: profiles.read_all(server),
+            plan=lambda known: (
+                profiles.plan_absent(server, known, wanted.key) if absent else profiles.plan(server, known, wanted)
+            ),
+            describe=lambda known: profiles.describe(known.get(wanted.key)),
         )
 
 

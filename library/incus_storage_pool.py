@@ -27,7 +27,7 @@ attributes:
     description: A second run with the same options changes nothing.
     support: full
   platform:
-    description: Runs on Linux, as a user who may use the socket of Incus; root to make a pool.
+    description: Runs on Linux, as root.
     support: full
     platforms: linux
 options:
@@ -68,7 +68,8 @@ options:
     description:
       - Size of the loop file, as in V(50GiB), or as a share of what is free under the daemon's folder, as in V(30%).
       - Without it, a new loop file has half of what is free, and at least 5GiB.
-      - An existing loop file grows to an absolute size that is larger. A smaller size is drift, a share changes nothing.
+      - An existing loop file grows to a larger size that is given in bytes. A smaller one is drift, a share changes
+        nothing.
     type: str
   config:
     description: Further configuration keys of the pool, as Incus names them. Keys that are not given stay.
@@ -185,7 +186,7 @@ pool:
       description: Who uses it in all projects, by kind. Names carry their project when it is not the default one.
       type: dict
       returned: success
-      sample: {instances: [c1, shop/c2], snapshots: [], volumes: [], buckets: [], images: [6c24fbdf], profiles: [default]}
+      sample: {instances: [c1, shop/c2], snapshots: [], volumes: [], buckets: [], images: [], profiles: [default]}
 location:
   description: Where a new pool was made, by kind (loop, device, subvolume, dataset or directory), and why there.
   type: dict

@@ -21,12 +21,12 @@ from urllib.parse import quote, urlencode
 from ..errors import CowError
 
 DEFAULT_SOCKET = "/var/lib/incus/unix.socket"
-REQUEST_TIMEOUT = 60.0
-"""Seconds a request may take to be answered (not the operation that it may start)."""
-OPERATION_TIMEOUT = 900.0
-"""Seconds an operation such as an image import may take."""
+READ_TIMEOUT = 60.0
+"""Seconds a question may take to be answered."""
+CHANGE_TIMEOUT = 900.0
+"""Seconds a change may take, whether it is answered at the end, as the making of a pool, or by an operation."""
 _WAIT_SLICE = 30
-"""Seconds of one long-poll; below REQUEST_TIMEOUT, so that a silent server is noticed."""
+"""Seconds of one long-poll; below READ_TIMEOUT, so that a silent server is noticed."""
 
 
 class ServerUnreachable(CowError):
@@ -45,6 +45,13 @@ class ApiError(CowError):
 
 class Cancelled(CowError):
     """An operation was cancelled by somebody; what it was to do is not done."""
+
+
+@dataclass(frozen=True)
+class _Answer:
+    status: int
+    etag: str
+    payload: bytes
 
 
 @dataclass(frozen=True)
@@ -78,6 +85,10 @@ class Server:
         offered = self.get()["environment"]["storage_supported_drivers"]
         return frozenset(driver["Name"] for driver in offered)
 
+    def extensions(self) -> frozenset[str]:
+        """Return the names of the API extensions that the daemon has."""
+        return frozenset(self.get()["api_extensions"])
+
     def __enter__(self) -> Self:
         """Use as a context manager to close the connection."""
         return self
@@ -96,7 +107,8 @@ class Server:
 
     def get(self, *path: str, **query: str | int) -> Any:
         """Return the metadata of a resource or collection. Raises ApiError(404) when it is not there."""
-        return self._envelope("GET", path, query)[0]["metadata"]
+        metadata = self._envelope("GET", path, query)[0]["metadata"]
+        return [] if metadata is None else metadata  # some collections are null when they are empty
 
     def find(self, *path: str, **query: str | int) -> Found | None:
         """Return a resource with its ETag, or None: only when the server says that it does not exist."""
@@ -133,17 +145,17 @@ class Server:
     ) -> Any:
         """POST `length` bytes from `chunks` as they come, so that an image is never in memory as a whole."""
         target = _target(path, query)
-        response = self._send("POST", target, chunks, {**headers, "Content-Length": str(length)}, fresh=True)
-        return self._settle(*_opened(response, "POST", target))
+        self.close()  # a connection that has idled may be dead, and this cannot be sent twice
+        answer = self._exchange("POST", target, chunks, {**headers, "Content-Length": str(length)})
+        return self._settle(*_opened(answer, "POST", target))
 
     def download(self, *path: str, **query: str | int) -> bytes:
         """Return the bytes of a file that the API serves."""
         target = _target(path, query)
-        response = self._send("GET", target, None, {})
-        payload = response.read()
-        if response.status >= http.client.BAD_REQUEST:
-            raise ApiError(response.status, _error_text(payload), f"GET {target}")
-        return payload
+        answer = self._exchange("GET", target, None, {})
+        if answer.status >= http.client.BAD_REQUEST:
+            raise ApiError(answer.status, _error_text(answer.payload), f"GET {target}")
+        return answer.payload
 
     def _change(
         self,
@@ -158,22 +170,29 @@ class Server:
     def _settle(self, envelope: dict[str, Any], _etag: str) -> Any:
         if envelope["type"] != "async":
             return envelope["metadata"]
-        return self._wait(envelope["operation"], OPERATION_TIMEOUT)
+        return self._wait(envelope["operation"], CHANGE_TIMEOUT)
 
     def _wait(self, operation: str, timeout: float) -> Any:
         deadline = time.monotonic() + timeout
         path = tuple(operation.removeprefix("/1.0/").split("?")[0].split("/"))
         while True:
-            state = self.get(*path, "wait", timeout=_WAIT_SLICE)
+            state = self._progress(path)
             what = state["description"] or "operation"
             if state["status"] == "Success":
                 return state["metadata"]
             if state["status"] == "Cancelled":
                 raise Cancelled(f"{what}: cancelled on the server {self.name}. Run again to do it.")
             if state["status"] == "Failure":
-                raise ApiError(state["status_code"], state["err"], what[:1].lower() + what[1:])
+                raise ApiError(state["status_code"], state["err"], f"finish {what!r}")
             if time.monotonic() > deadline:
                 raise CowError(f"{what}: {self.name} is still at it after {timeout:g} s. See `incus operation list`.")
+
+    def _progress(self, operation: tuple[str, ...]) -> Any:
+        try:
+            return self.get(*operation, "wait", timeout=_WAIT_SLICE)
+        except ApiError:
+            # Waiting answers with an error when the time is up, and when the operation failed; its state tells which.
+            return self.get(*operation)
 
     def _envelope(
         self,
@@ -186,16 +205,27 @@ class Server:
         target = _target(path, query)
         payload = None if body is None else json.dumps(body).encode()
         sent = {"Content-Type": "application/json", **(headers or {})}
-        try:
-            response = self._send(method, target, payload, sent)
-        except (http.client.HTTPException, ConnectionError, BrokenPipeError) as error:
-            if method != "GET":
-                raise CowError(
-                    f"The connection to {self.name} broke during {method} {target}. Whether it took effect is not "
-                    f"known; run again, which looks first."
-                ) from error
-            response = self._send(method, target, payload, sent, fresh=True)
-        return _opened(response, method, target)
+        return _opened(self._exchange(method, target, payload, sent), method, target)
+
+    def _exchange(
+        self, method: str, target: str, payload: bytes | Iterable[bytes] | None, headers: Mapping[str, str]
+    ) -> _Answer:
+        is_read = method == "GET"
+        timeout = READ_TIMEOUT if is_read else CHANGE_TIMEOUT
+        broken: Exception | None = None
+        for _ in range(2 if is_read else 1):
+            try:
+                return self._send(method, target, payload, headers, timeout)
+            except TimeoutError as error:
+                self.close()
+                raise CowError(f"{self.name} did not answer {method} {target} within {timeout:g} s.") from error
+            except (http.client.HTTPException, OSError) as error:
+                self.close()
+                broken = error
+        effect = "" if is_read else " Whether it took effect is not known."
+        raise CowError(
+            f"The connection to {self.name} broke during {method} {target}.{effect} Run again, which looks first."
+        ) from broken
 
     def _send(
         self,
@@ -203,41 +233,29 @@ class Server:
         target: str,
         payload: bytes | Iterable[bytes] | None,
         headers: Mapping[str, str],
-        *,
-        fresh: bool = False,
-    ) -> http.client.HTTPResponse:
-        if fresh:
-            self.close()
-        if self._connection is None:
-            self._connection = _SocketConnection(self._path)
-        try:
-            self._connection.request(method, target, body=payload, headers=dict(headers))
-            return self._connection.getresponse()
-        except TimeoutError as error:
-            self.close()
-            raise CowError(f"{self.name} did not answer {method} {target} within {REQUEST_TIMEOUT:g} s.") from error
-        except (http.client.HTTPException, OSError):
-            self.close()
-            raise
+        timeout: float,
+    ) -> _Answer:
+        if self._connection is None or self._connection.sock is None:
+            self._connection = _opened_connection(self._path)
+        self._connection.sock.settimeout(timeout)
+        self._connection.request(method, target, body=payload, headers=dict(headers))
+        response = self._connection.getresponse()
+        return _Answer(response.status, response.headers.get("ETag", ""), response.read())
 
 
 def connect(path: str = DEFAULT_SOCKET) -> Server:
     """Connect to the daemon that listens on a unix socket. Raises ServerUnreachable with what is wrong with it."""
     server = Server(path)
-    with _explained(path):
-        server.get()
+    server.get()
     return server
 
 
-class _SocketConnection(http.client.HTTPConnection):
-    def __init__(self, path: str) -> None:
-        super().__init__("incus", timeout=REQUEST_TIMEOUT)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
+def _opened_connection(path: str) -> http.client.HTTPConnection:
+    connection = http.client.HTTPConnection("incus")
+    connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    with _explained(path):
+        connection.sock.connect(path)
+    return connection
 
 
 @contextlib.contextmanager
@@ -246,7 +264,7 @@ def _explained(path: str) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise ServerUnreachable(
-            f"There is no Incus socket at {path}. Install and start Incus with the role incus_host, or correct the path."
+            f"There is no Incus socket at {path}. Start Incus, with the role incus_host if need be, or correct it."
         ) from error
     except PermissionError as error:
         raise ServerUnreachable(
@@ -266,15 +284,15 @@ def _target(path: tuple[str, ...], query: Mapping[str, str | int]) -> str:
     return f"{joined}?{urlencode(spelled)}" if query else joined
 
 
-def _opened(response: http.client.HTTPResponse, method: str, target: str) -> tuple[dict[str, Any], str]:
-    payload = response.read()
+def _opened(answer: _Answer, method: str, target: str) -> tuple[dict[str, Any], str]:
     try:
-        envelope = json.loads(payload)
-    except ValueError as error:
-        raise CowError(f"{method} {target} was not answered by an Incus server (status {response.status}).") from error
-    if envelope["type"] == "error":
+        envelope = json.loads(answer.payload)
+        kind = envelope["type"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CowError(f"{method} {target} was not answered by an Incus server (status {answer.status}).") from error
+    if kind == "error":
         raise ApiError(envelope["error_code"], envelope["error"], f"{method} {target}")
-    return envelope, response.headers.get("ETag", "")
+    return envelope, answer.etag
 
 
 def _error_text(payload: bytes) -> str:

@@ -36,8 +36,8 @@ def session(module: Module) -> Iterator[Server]:
     socket = module.params["socket"]
     with (
         explained(module),
-        lock.held(f"incus:{socket}"),
         _server(socket, pending=module.params["pending"]) as server,
+        lock.held(f"incus:{socket}"),
     ):
         yield server
 
@@ -66,6 +66,10 @@ class FutureServer(Server):
     def drivers(self) -> frozenset[str]:
         """Assume what the role incus_host installs tools for, and that ZFS is there when it is asked for."""
         return frozenset({"dir", "btrfs", "zfs"})
+
+    def extensions(self) -> frozenset[str]:
+        """Assume none."""
+        return frozenset()
 
 
 def _server(socket: str, *, pending: bool) -> Server:

@@ -6,13 +6,15 @@ else an empty ZFS dataset; else a btrfs loop file. A plain directory only when i
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .. import blockdev, mounts, names, zfs
 from ..errors import CowError
 from ..size import GIB, Size
+from .client import Server
 
 AUTO = "auto"
 DRIVERS = (AUTO, "btrfs", "zfs", "dir")
@@ -43,21 +45,32 @@ class Wish:
 class Ground:
     """What there is at the places that a wish names.
 
-    free: of the file system under the daemon's folder, where a loop file would be. file_system: of the wish's path.
-    root_pool: the ZFS pool that the host's root file system is on. leftover: a file or folder in the daemon's folder
-    that stands where the new pool would be made.
+    free: of the file system under the daemon's folder, where a loop file would be. options_of_mkfs: whether the daemon
+    passes them on. file_system: of the wish's path. file: one that stands where the wish's path is or has a folder.
+    root_pool: the ZFS pool that the host's root file system is on. loop_file, mount_point: where the daemon would put
+    those of the new pool, when there is something already; "" when there is nothing.
     """
 
     daemon_folder: str
     free: Size
     drivers: frozenset[str]
+    options_of_mkfs: bool = False
     file_system: str = ""
     path_exists: bool = False
-    path_is_file: bool = False
+    file: str = ""
     device: blockdev.Device | None = None
     dataset: zfs.Dataset | None = None
     root_pool: str = ""
-    leftover: str = ""
+    loop_file: str = ""
+    mount_point: str = ""
+
+    def without_pool(self) -> Ground:
+        """What there is once the daemon has deleted a `dir` pool of the wanted name."""
+        return replace(self, mount_point="")
+
+    def without_half_made(self) -> Ground:
+        """What there is once the daemon has deleted a pool of the wanted name that was never finished."""
+        return replace(self, mount_point="", loop_file="")
 
 
 @dataclass(frozen=True)
@@ -70,21 +83,24 @@ class Location:
     why: str
 
 
-def observe(wish: Wish, daemon_folder: str, drivers: frozenset[str]) -> Ground:
+def observe(wish: Wish, server: Server) -> Ground:
     """Look at the places that the wish names; writes nothing."""
     path = _subvolume_path(wish)
     root = mounts.under(Path("/"))
+    daemon_folder = Path(server.folder)
     return Ground(
-        daemon_folder=daemon_folder,
-        free=mounts.free(Path(daemon_folder)),
-        drivers=drivers,
+        daemon_folder=server.folder,
+        free=mounts.free(daemon_folder),
+        drivers=server.drivers(),
+        options_of_mkfs="storage_create_options" in server.extensions(),
         file_system=mounts.under(Path(path)).fstype if path else "",
-        path_exists=bool(path) and Path(path).exists(),
-        path_is_file=bool(path) and Path(path).is_file(),
+        path_exists=bool(path) and os.path.lexists(path),
+        file=_file(Path(path)) if path else "",
         device=blockdev.inspect(_device_path(wish)) if _device_path(wish) else None,
         dataset=zfs.find(_dataset_name(wish)) if _dataset_name(wish) else None,
         root_pool=root.source.split("/")[0] if root.fstype == "zfs" else "",
-        leftover=_leftover(wish.name, Path(daemon_folder)),
+        loop_file=_existing(daemon_folder / "disks" / f"{wish.name}.img"),
+        mount_point=_existing(daemon_folder / "storage-pools" / wish.name),
     )
 
 
@@ -93,9 +109,10 @@ def check(wish: Wish) -> None:
     names.pool(wish.name)
     if wish.driver not in DRIVERS:
         raise CowError(f"{wish.driver!r} is not a driver that pools are made with. Choose one of {', '.join(DRIVERS)}.")
-    if wish.size and not wish.size.endswith("%"):
-        Size.parse(wish.size)
-    for path in (wish.path, wish.device, wish.source if wish.source.startswith("/") else ""):
+    if wish.size:
+        Size.parse(wish.size, whole=GIB)
+    takes_no_dataset = wish.driver in ("btrfs", "dir") or wish.source.startswith("/")
+    for path in (wish.path, wish.device, wish.source if takes_no_dataset else ""):
         if path:
             names.absolute_path(path)
     if _dataset_name(wish):
@@ -110,9 +127,10 @@ def choose(wish: Wish, ground: Ground) -> Location:
             f"Pool {wish.name} wants the driver {location.driver}, but the daemon offers "
             f"{', '.join(sorted(ground.drivers))}. {_MISSING.get(location.driver, '')}"
         )
-    if ground.leftover:
+    leftover = ground.mount_point or (ground.loop_file if location.kind == "loop" else "")
+    if leftover:
         raise CowError(
-            f"{ground.leftover} exists, but no pool uses it; making pool {wish.name} would overwrite it. "
+            f"{leftover} exists, but no pool uses it; making pool {wish.name} would overwrite it. "
             f"`incus admin recover` can bring a lost pool back; else move it away."
         )
     return location
@@ -132,6 +150,8 @@ def _choice(wish: Wish, ground: Ground) -> Location:
         return _as_named(wish, ground)
     if wish.device:
         return _on_device(wish, wish.device, ground)
+    if wish.path and wish.driver != "zfs":
+        _refuse_file(ground)
     if wish.path and wish.driver != "zfs" and ground.file_system == "btrfs":
         return _in_subvolume(wish, f"{wish.path}/{wish.name}", ground)
     dataset = wish.dataset or (f"{ground.root_pool}/{wish.name}" if ground.root_pool else "")
@@ -145,11 +165,7 @@ def _as_named(wish: Wish, ground: Ground) -> Location:
         return _in_dataset(wish.source, ground)
     if ground.device is not None:
         return _on_device(wish, wish.source, ground)
-    if ground.path_is_file:
-        raise CowError(
-            f"{wish.source} is a file. A pool's source is a block device, a new path on btrfs, or a ZFS dataset; "
-            f"for a loop file leave the source out and give a size."
-        )
+    _refuse_file(ground)
     if ground.file_system != "btrfs":
         raise CowError(
             f"{wish.source} is neither a block device nor on btrfs (its file system is {ground.file_system}). "
@@ -173,9 +189,9 @@ def _on_device(wish: Wish, path: str, ground: Ground) -> Location:
 def _in_subvolume(wish: Wish, path: str, ground: Ground) -> Location:
     if wish.driver == "zfs":
         raise CowError(f"{path} is a path, and driver zfs wants a dataset (POOL/NAME) or a device.")
-    if Path(path).is_relative_to(ground.daemon_folder):
+    if path.startswith(ground.daemon_folder):  # compared as text by Incus too
         raise CowError(
-            f"{path} is in the daemon's own folder {ground.daemon_folder}, which Incus refuses. Choose another."
+            f"{path} begins like the daemon's own folder {ground.daemon_folder}, which Incus refuses. Choose another."
         )
     if ground.path_exists:
         raise CowError(f"{path} exists already. A pool on btrfs makes its own subvolume: name a path that is free.")
@@ -191,7 +207,10 @@ def _in_dataset(name: str, ground: Ground) -> Location:
 def _in_loop_file(wish: Wish, ground: Ground) -> Location:
     driver = "zfs" if wish.driver == "zfs" else "btrfs"
     size = _loop_size(wish, ground)
-    return Location(driver, {"size": str(size)}, "loop", f"a loop file of {size} in {ground.daemon_folder}/disks")
+    config = {"size": str(size)}
+    if driver == "btrfs" and ground.options_of_mkfs:
+        config["btrfs.create_options"] = "-K"  # to discard the blocks of a big new file takes minutes, and frees none
+    return Location(driver, config, "loop", f"a loop file of {size} in {ground.daemon_folder}/disks")
 
 
 def _loop_size(wish: Wish, ground: Ground) -> Size:
@@ -223,9 +242,19 @@ def _subvolume_path(wish: Wish) -> str:
     return f"{wish.path}/{wish.name}" if wish.path else ""
 
 
-def _leftover(name: str, daemon_folder: Path) -> str:
-    image = daemon_folder / "disks" / f"{name}.img"
-    if image.exists():
-        return str(image)
-    folder = daemon_folder / "storage-pools" / name
-    return str(folder) if folder.is_dir() and any(folder.iterdir()) else ""
+def _refuse_file(ground: Ground) -> None:
+    if ground.file:
+        raise CowError(
+            f"{ground.file} is a file. A pool is on a block device, in a new folder on btrfs, or in a ZFS dataset; "
+            f"for a loop file give a size and neither source nor path."
+        )
+
+
+def _file(path: Path) -> str:
+    found = mounts.existing(path)
+    return str(found) if found.is_file() else ""
+
+
+def _existing(path: Path) -> str:
+    occupied = any(path.iterdir()) if path.is_dir() else os.path.lexists(path)
+    return str(path) if occupied else ""

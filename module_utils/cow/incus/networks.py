@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 from typing import Any
 
 from .. import names, subnets
 from ..errors import CowError, Drift
 from ..plan import Plan, Step
+from . import settings
 from .client import Server
-from .profiles import as_text
+from .settings import Settings
 
 AUTO = "auto"
 
@@ -45,7 +45,7 @@ class Wanted:
         return cls(
             name=names.network(params["name"]),
             type=params.get("type") or "bridge",
-            config=as_text(params.get("config") or {}),
+            config=settings.as_text(params.get("config") or {}, f"network {params['name']}"),
             description=params.get("description"),
         )
 
@@ -88,23 +88,15 @@ def plan(server: Server, everything: Found, wanted: Wanted) -> Plan:
     """
     found = everything.networks.get(wanted.name)
     if found is None:
-        return Plan.of(_create(server, _with_subnet(server, everything, wanted)))
+        return Plan.of(_create(server, wanted, _with_subnet(server, everything, wanted.name, wanted.config)))
     _refuse_other_kind(found, wanted)
-    differing = {key: value for key, value in wanted.config.items() if _differs(found.config.get(key), value)}
-    config = _with_subnet(server, everything, replace(wanted, config=differing)).config
-    description = wanted.description if wanted.description not in (None, found.description) else None
-    after = {**config, **({} if description is None else {"description": description})}
+    known = settings.together(found.config, found.description)
+    asked = settings.together({**wanted.config, **_kept(found.config, wanted.config)}, wanted.description)
+    after = _with_subnet(server, everything, wanted.name, settings.differing(known, asked))
     if not after:
         return Plan()
-    known = {"description": found.description, **found.config}
-    return Plan.of(
-        Step(
-            title=f"set {', '.join(sorted(after))} of network {wanted.name}",
-            run=partial(_update, server, wanted.name, config, description),
-            before={key: known.get(key) for key in after},
-            after=after,
-        )
-    )
+    title = f"set {', '.join(sorted(after))} of network {wanted.name}"
+    return Plan.of(settings.step(server, ("networks", wanted.name), title, known, after))
 
 
 def plan_absent(server: Server, everything: Found, name: str) -> Plan:
@@ -139,11 +131,15 @@ def _refuse_other_kind(found: Network, wanted: Wanted) -> None:
         )
 
 
-def _with_subnet(server: Server, everything: Found, wanted: Wanted) -> Wanted:
-    if wanted.config.get("ipv4.address") != AUTO:
+def _kept(found: Settings, wanted: Settings) -> Settings:
+    auto = (key for key, value in wanted.items() if value == AUTO)
+    return {key: found[key] for key in auto if found.get(key) not in (None, "", "none")}
+
+
+def _with_subnet(server: Server, everything: Found, name: str, wanted: Settings) -> Settings:
+    if wanted.get("ipv4.address") != AUTO:
         return wanted
-    subnet = subnets.unused(everything.taken, f"{server.folder} {wanted.name}")
-    return replace(wanted, config={**wanted.config, "ipv4.address": str(subnet)})
+    return {**wanted, "ipv4.address": str(subnets.unused(everything.taken, f"{server.folder} {name}"))}
 
 
 def _network(body: Mapping[str, Any]) -> Network:
@@ -158,30 +154,15 @@ def _network(body: Mapping[str, Any]) -> Network:
     )
 
 
-def _differs(found: str | None, wanted: str) -> bool:
-    return found in (None, "", "none") if wanted == AUTO else found != wanted
-
-
-def _create(server: Server, wanted: Wanted) -> Step:
+def _create(server: Server, wanted: Wanted, config: Settings) -> Step:
     body = {
         "name": wanted.name,
         "type": wanted.type,
         "description": wanted.description or "",
-        "config": dict(wanted.config),
+        "config": settings.merged({}, config),
     }
     return Step(
         title=f"create network {wanted.name} ({wanted.type})",
         run=lambda: server.post("networks", body=body),
-        after={"type": wanted.type, **wanted.config},
+        after={"type": wanted.type, **config},
     )
-
-
-def _update(server: Server, name: str, config: Mapping[str, str], description: str | None) -> None:
-    found = server.find("networks", name)
-    if found is None:
-        raise CowError(f"Network {name} was removed by somebody while it was being changed. Run again.")
-    body = {
-        "config": {**found.body["config"], **config},
-        "description": found.body["description"] if description is None else description,
-    }
-    server.put("networks", name, body=body, etag=found.etag)

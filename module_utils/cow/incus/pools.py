@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from functools import partial
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -14,12 +13,16 @@ from ..errors import CowError, Drift
 from ..journal import Journal
 from ..plan import Plan, Step
 from ..size import Size
-from . import locate, profiles
+from . import locate, profiles, settings
 from .client import Server
 from .locate import AUTO, CLONING_DRIVERS, Ground, Wish
 from .profiles import DevicesByProfile, Key, Profile
+from .settings import Settings
 
 JOURNAL_KIND = "recreate-pool"
+USER_KINDS = ("instances", "snapshots", "volumes", "buckets", "images", "profiles")
+_OWN_KEYS = ("source", "size")
+"""Keys of Incus that are options of their own here."""
 
 
 @dataclass(frozen=True, order=True)
@@ -94,9 +97,13 @@ class Wanted:
         said = {key: params.get(key) or "" for key in ("source", "device", "path", "dataset", "size")}
         wish = Wish(name=params["name"], driver=params.get("driver") or AUTO, **said)
         locate.check(wish)
+        config = settings.as_text(params.get("config") or {}, f"pool {wish.name}")
+        for key in _OWN_KEYS:
+            if key in config:
+                raise CowError(f"Pool {wish.name} has {key} in its config. Give it as the option {key} of its own.")
         return cls(
             wish=wish,
-            config=profiles.as_text(params.get("config") or {}),
+            config=config,
             description=params.get("description"),
             recreate_empty=bool(params.get("recreate_empty")),
             report_drift=params.get("drift") == "report",
@@ -107,13 +114,15 @@ class Wanted:
 class Found:
     """What planning a pool needs to know.
 
-    detached: devices that an interrupted run took off profiles and did not put back.
+    detached: devices that an interrupted run took off profiles and did not put back. unrecorded: files on a `dir` pool
+    that the server has no record of, and would delete with the pool.
     """
 
     pool: Pool | None
     ground: Ground
     profiles: Mapping[Key, Profile]
     detached: DevicesByProfile = field(default_factory=dict)
+    unrecorded: tuple[str, ...] = ()
 
 
 def read(server: Server, name: str) -> Pool | None:
@@ -130,11 +139,13 @@ def read_all(server: Server) -> tuple[Pool, ...]:
 
 def observe(server: Server, wish: Wish, known_profiles: Mapping[Key, Profile]) -> Found:
     """Read all that planning this pool needs."""
+    pool = read(server, wish.name)
     return Found(
-        pool=read(server, wish.name),
-        ground=locate.observe(wish, server.folder, server.drivers()),
+        pool=pool,
+        ground=locate.observe(wish, server),
         profiles=known_profiles,
         detached=_detached(_journal(server, wish.name)),
+        unrecorded=_unrecorded(pool) if pool is not None and pool.driver == "dir" and not pool.contents else (),
     )
 
 
@@ -162,11 +173,11 @@ def describe(pool: Pool | None) -> dict[str, Any]:
 def plan(server: Server, found: Found, wanted: Wanted) -> Plan:
     """Plan what makes the wanted pool be there, without losing anything."""
     pool = found.pool
-    unfinished = _attach_again(server, wanted.wish.name, found)
+    unfinished = _attach(server, wanted.wish.name, found.detached)
     if pool is None:
-        return _create(server, found, wanted) + unfinished
+        return _create(server, found.ground, wanted) + unfinished
     if pool.half_made:
-        again = _create(server, _without_leftover(found), wanted)
+        again = _create(server, found.ground.without_half_made(), wanted)
         return Plan.of(_delete(server, pool, "delete the half-made")) + again + unfinished
     try:
         _refuse_unavailable(pool)
@@ -177,7 +188,7 @@ def plan(server: Server, found: Found, wanted: Wanted) -> Plan:
     except Drift as drift:
         if not wanted.report_drift:
             raise
-        return Plan(warnings=(str(drift),), facts={"drift": str(drift)})
+        return Plan(warnings=(str(drift),), facts={"drift": str(drift)}) + unfinished
 
 
 def plan_absent(server: Server, pool: Pool | None) -> Plan:
@@ -191,9 +202,6 @@ def plan_absent(server: Server, pool: Pool | None) -> Plan:
             f"a pool is never removed together with what is on it."
         )
     return Plan.of(_delete(server, pool, "delete"))
-
-
-USER_KINDS = ("instances", "snapshots", "volumes", "buckets", "images", "profiles")
 
 
 def _pool(server: Server, body: Mapping[str, Any]) -> Pool:
@@ -215,26 +223,45 @@ def _user(url: str) -> User:
     parts = urlsplit(url)
     path = [unquote(part) for part in parts.path.removeprefix("/1.0/").split("/")]
     project = parse_qs(parts.query).get("project", ["default"])[0]
-    if path[0] == "storage-pools":
-        return User("buckets" if path[2] == "buckets" else "volumes", project, path[-1])
+    if path[0] == "storage-pools":  # .../POOL/volumes/custom/VOLUME/snapshots/SNAPSHOT or .../POOL/buckets/BUCKET
+        return User(path[2], project, "/".join(path[4:5] + path[6:] if path[2] == "volumes" else path[3:]))
     if "snapshots" in path:
         return User("snapshots", project, f"{path[1]}/{path[-1]}")
     return User(path[0], project, path[1])
+
+
+def _unrecorded(pool: Pool) -> tuple[str, ...]:
+    """Everything in the pool's folder but the empty ones that Incus makes, and the images, which it unpacks again."""
+    entries = (entry for entry in _listing(Path(pool.source)) if entry.name != "images")
+    inner = (found for entry in entries for found in (_listing(entry) if entry.is_dir() else [entry]))
+    return tuple(str(path) for path in inner)
+
+
+def _listing(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:
+        raise CowError(f"The folder {folder} of a storage pool cannot be read: {error.strerror}.") from error
 
 
 def _journal(server: Server, pool: str) -> Journal:
     return Journal(Path(server.folder) / "cowherd" / f"{JOURNAL_KIND}-{pool}.json", JOURNAL_KIND)
 
 
-def _create(server: Server, found: Found, wanted: Wanted) -> Plan:
+def _create(server: Server, ground: Ground, wanted: Wanted) -> Plan:
     name = wanted.wish.name
-    location = locate.choose(wanted.wish, found.ground)
+    location = locate.choose(wanted.wish, ground)
     config = {**wanted.config, **location.config}
-    body = {"name": name, "driver": location.driver, "config": config, "description": wanted.description or ""}
+    body = {
+        "name": name,
+        "driver": location.driver,
+        "config": settings.merged({}, config),
+        "description": wanted.description or "",
+    }
 
     def run() -> None:
         if location.kind == "subvolume":
-            Path(location.config["source"]).parent.mkdir(parents=True, exist_ok=True)
+            _make_folder(Path(location.config["source"]).parent)
         server.post("storage-pools", body=body)
 
     step = Step(
@@ -243,6 +270,13 @@ def _create(server: Server, found: Found, wanted: Wanted) -> Plan:
         after={"driver": location.driver, **config},
     )
     return Plan(steps=(step,), facts={"location": {"kind": location.kind, "why": location.why}})
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CowError(f"The folder {folder} for a storage pool cannot be made: {error.strerror}.") from error
 
 
 def _delete(server: Server, pool: Pool, how: str) -> Step:
@@ -254,45 +288,50 @@ def _delete(server: Server, pool: Pool, how: str) -> Step:
 
 
 def _recreate(server: Server, pool: Pool, found: Found, wanted: Wanted) -> Plan:
-    if pool.contents or pool.driver != "dir":
-        raise Drift(_other_driver(pool, wanted.wish))
+    if pool.contents or found.unrecorded or pool.driver != "dir":
+        raise Drift(_other_driver(pool, found.unrecorded, wanted.wish))
     if not wanted.recreate_empty:
         raise Drift(
             f"Pool {pool.name} has driver {pool.driver}, wanted is {_in_words(wanted.wish)}. It is empty: "
             f"set recreate_empty to have it made again."
         )
-    devices = profiles.devices_on_pool(found.profiles, pool.name)
-    create = _create(server, _without_leftover(found), wanted)
-    delete = _delete(server, pool, "delete the empty")
-    if not devices:
-        return Plan.of(delete) + create
-    journal = _journal(server, pool.name)
-    before = Plan.of(_detach(server, pool.name, devices, journal), delete)
-    return before + create + _attach(server, pool.name, devices, journal)
-
-
-def _without_leftover(found: Found) -> Found:
-    return replace(found, ground=replace(found.ground, leftover=""))
-
-
-def _detach(server: Server, pool: str, devices: DevicesByProfile, journal: Journal) -> Step:
-    def run() -> None:
-        journal.write({"devices": [[*key, named] for key, named in devices.items()]})
-        for key, named in devices.items():
-            profiles.take_off(server, key, frozenset(named))
-
-    return Step(
-        title=f"detach storage pool {pool} from profile {', '.join(map(str, devices))} for now",
-        run=run,
-        before={f"profile {key}": ", ".join(named) for key, named in devices.items()},
+    attached = profiles.devices_on_pool(found.profiles, pool.name)
+    devices = {key: {**found.detached.get(key, {}), **attached.get(key, {})} for key in {**found.detached, **attached}}
+    create = _create(server, found.ground.without_pool(), wanted)
+    return (
+        _detach(server, pool.name, attached, devices)
+        + Plan.of(_delete(server, pool, "delete the empty"))
+        + create
+        + _attach(server, pool.name, devices)
     )
 
 
-def _attach(server: Server, pool: str, devices: DevicesByProfile, journal: Journal) -> Plan:
+def _detach(server: Server, pool: str, attached: DevicesByProfile, devices: DevicesByProfile) -> Plan:
+    """Take devices off profiles, with all `devices` that are to be put back later in the journal before that."""
+    if not attached:
+        return Plan()
+
+    def run() -> None:
+        _journal(server, pool).write({"devices": [[*key, named] for key, named in devices.items()]})
+        for key, named in attached.items():
+            profiles.take_off(server, key, frozenset(named))
+
+    step = Step(
+        title=f"detach storage pool {pool} from profile {', '.join(map(str, attached))} for now",
+        run=run,
+        before={f"profile {key}": ", ".join(named) for key, named in attached.items()},
+    )
+    return Plan.of(step)
+
+
+def _attach(server: Server, pool: str, devices: DevicesByProfile) -> Plan:
+    if not devices:
+        return Plan()
+
     def run() -> None:
         for key, named in devices.items():
             profiles.put_back(server, key, named)
-        journal.remove()
+        _journal(server, pool).remove()
 
     step = Step(
         title=f"attach storage pool {pool} to profile {', '.join(map(str, devices))} again",
@@ -302,25 +341,20 @@ def _attach(server: Server, pool: str, devices: DevicesByProfile, journal: Journ
     return Plan.of(step)
 
 
-def _attach_again(server: Server, name: str, found: Found) -> Plan:
-    if not found.detached:
-        return Plan()
-    still_there = {key: named for key, named in found.detached.items() if key in found.profiles}
-    return _attach(server, name, still_there, _journal(server, name))
-
-
 def _detached(journal: Journal) -> DevicesByProfile:
     document = journal.read() or {"devices": []}
     return {Key(project, name): named for project, name, named in document["devices"]}
 
 
 def _refuse_unavailable(pool: Pool) -> None:
-    if pool.status != "Created":
-        raise CowError(
-            f"Pool {pool.name} is there, but its status is {pool.status} (source {pool.source or 'none'}"
-            f"{', with ' + _listed(pool.contents) if pool.contents else ''}). It is left as it is. Find out why with "
-            f"`incus storage info {pool.name}` and the daemon's log: a missing device or file, most often."
-        )
+    if pool.status == "Created":
+        return
+    holding = f"holds {_listed(pool.contents)}" if pool.contents else "holds nothing"
+    again = "" if pool.contents else f" If it was never used: `incus storage delete {pool.name}`, and run again."
+    raise CowError(
+        f"Pool {pool.name} is there and {holding}, but its status is {pool.status} (source {pool.source or 'none'}). "
+        f"It is left as it is. A device or file is missing, most often; the daemon's log says more.{again}"
+    )
 
 
 def _is_other_driver(pool: Pool, wish: Wish) -> bool:
@@ -353,50 +387,38 @@ def _grow(server: Server, pool: Pool, wanted: Wanted, ground: Ground) -> Iterabl
             f"{ground.free.rounded()} free. Set a smaller size."
         )
     if size > found:
-        yield Step(
-            title=f"grow storage pool {pool.name} from {found} to {size}",
-            run=partial(_update, server, pool.name, {"size": str(size)}, None),
-            before={"size": pool.config["size"]},
-            after={"size": str(size)},
+        yield settings.step(
+            server,
+            ("storage-pools", pool.name),
+            f"grow storage pool {pool.name} from {found} to {size}",
+            pool.config,
+            {"size": str(size)},
+            check=_refuse_smaller,
         )
 
 
 def _configure(server: Server, pool: Pool, wanted: Wanted) -> Iterable[Step]:
-    config = {key: value for key, value in wanted.config.items() if pool.config.get(key) != value}
-    description = wanted.description if wanted.description not in (None, pool.description) else None
-    after = {**config, **({} if description is None else {"description": description})}
+    known = settings.together(pool.config, pool.description)
+    after = settings.differing(known, settings.together(wanted.config, wanted.description))
     if after:
-        known = {"description": pool.description, **pool.config}
-        yield Step(
-            title=f"set {', '.join(after)} of storage pool {pool.name}",
-            run=partial(_update, server, pool.name, config, description),
-            before={key: known.get(key) for key in after},
-            after=after,
-        )
+        title = f"set {', '.join(sorted(after))} of storage pool {pool.name}"
+        yield settings.step(server, ("storage-pools", pool.name), title, known, after, check=_refuse_smaller)
 
 
-def _update(server: Server, name: str, config: Mapping[str, str], description: str | None) -> None:
-    # A PUT replaces the whole configuration: what is not sent is unset, and newer servers may act on a missing size.
-    found = server.find("storage-pools", name)
-    if found is None:
-        raise CowError(f"Pool {name} was removed by somebody while it was being changed. Run again.")
-    body = {"config": {**found.body["config"], **config}, "description": found.body["description"]}
-    if description is not None:
-        body["description"] = description
-    _refuse_smaller(found.body["config"].get("size"), body["config"].get("size"))
-    server.put("storage-pools", name, body=body, etag=found.etag)
+def _refuse_smaller(before: Settings, after: Settings) -> None:
+    # Newer servers may act on a missing size.
+    if "size" in before and ("size" not in after or Size.parse(after["size"]) < Size.parse(before["size"])):
+        raise CowError(f"The size of a pool would fall from {before['size']} to {after.get('size', 'nothing')}.")
 
 
-def _refuse_smaller(before: str | None, after: str | None) -> None:
-    if before and (not after or Size.parse(after) < Size.parse(before)):
-        raise CowError(f"The size of a pool would fall from {before} to {after or 'nothing'}; that is never done.")
-
-
-def _other_driver(pool: Pool, wish: Wish) -> str:
-    users = f" and holds {_listed(pool.contents)}" if pool.contents else ""
+def _other_driver(pool: Pool, unrecorded: Sequence[str], wish: Wish) -> str:
+    held = [_listed(pool.contents)] if pool.contents else []
+    if unrecorded:
+        held.append(f"files that Incus has no record of ({names.shortened(unrecorded)})")
     return (
-        f"Pool {pool.name} has driver {pool.driver}{users}; wanted is {_in_words(wish)}. It is left as it is. "
-        f"Make a second pool under another name and move the instances there: ansible-playbook playbooks/migrate.yml."
+        f"Pool {pool.name} has driver {pool.driver}{''.join(f' and holds {what}' for what in held)}; wanted is "
+        f"{_in_words(wish)}. It is left as it is. Make a second pool under another name and move the instances there: "
+        f"ansible-playbook playbooks/migrate.yml."
     )
 
 

@@ -7,10 +7,12 @@ handed on, and check mode announces what one run does.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..errors import CowError
 from ..plan import Plan
 from . import images, networks, pools, profiles
 from .client import Server
@@ -24,6 +26,12 @@ class Wanted:
     storage_pools: Sequence[pools.Wanted]
     profiles: Sequence[profiles.Wanted]
     images: Sequence[images.Wanted]
+
+    def __post_init__(self) -> None:
+        """Refuse two entries for one thing, but for profiles, whose entries are merged."""
+        _refuse_twice("network", (one.name for one in self.networks))
+        _refuse_twice("storage pool", (one.wish.name for one in self.storage_pools))
+        _refuse_twice("image", (str(one.key) for one in self.images))
 
 
 @dataclass(frozen=True)
@@ -66,6 +74,12 @@ def describe(found: Found) -> dict[str, Any]:
     return {"storage_pools": [pools.describe(one.pool)["pool"] for one in found.storage_pools.values() if one.pool]}
 
 
+def _refuse_twice(what: str, named: Iterable[str]) -> None:
+    twice = sorted(name for name, times in Counter(named).items() if times > 1)
+    if twice:
+        raise CowError(f"The {what} {twice[0]} is listed more than once. Write one entry for it.")
+
+
 def _attached_again(found: Found) -> dict[profiles.Key, profiles.Profile]:
     state = dict(found.profiles)
     for pool in found.storage_pools.values():
@@ -78,7 +92,7 @@ def _profile_plans(
 ) -> list[Plan]:
     plans = []
     for one in wanted:
-        planned = profiles.plan(server, state.get(one.key), one)
+        planned = profiles.plan(server, state, one)
         plans.append(planned)
         if planned.steps:
             state[one.key] = profiles.predicted(state.get(one.key) or profiles.Profile(one.key), one)

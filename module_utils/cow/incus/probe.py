@@ -19,7 +19,7 @@ from urllib.request import ProxyHandler, build_opener
 
 from .. import names
 from ..errors import CowError
-from . import profiles
+from . import profiles, settings
 from .client import ApiError, Server
 from .image_store import PURPOSE
 from .profiles import Devices
@@ -81,8 +81,8 @@ class Wanted:
             pool=names.pool(params["pool"]) if params["pool"] else "",
             profiles=tuple(names.profile(name) for name in params["profiles"]),
             prefix=_prefix(params["name_prefix"]),
-            config=profiles.as_text(params["config"]),
-            devices={name: profiles.as_text(options) for name, options in params["devices"].items()},
+            config=settings.as_text(params["config"], "the probe"),
+            devices=profiles.checked_devices(params["devices"], "the probe"),
             files=tuple(_file(options) for options in params["files"]),
             command=tuple(params["command"]),
             http=_http(params["http"]) if params["http"] else None,
