@@ -386,7 +386,9 @@ ansible_facts:
                   type: bool
                   sample: false
                 storage_drivers:
-                  description: The drivers that it can make storage pools with.
+                  description:
+                    - The drivers that it found tools for when it started. It does not notice tools that are installed later
+                      before it makes a pool with them.
                   returned: success
                   type: list
                   elements: str
