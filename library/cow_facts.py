@@ -387,8 +387,8 @@ ansible_facts:
                   sample: false
                 storage_drivers:
                   description:
-                    - The drivers that it found tools for when it started. It does not notice tools that are installed later
-                      before it makes a pool with them.
+                    - The drivers that it found tools for when it started. Tools that were installed since are noticed
+                      when a pool is made.
                   returned: success
                   type: list
                   elements: str

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import apt, process
+from . import apt, process, tools
 from .errors import CowError
 
 PACKAGES = ("zfsutils-linux", "zfs-fuse")
@@ -42,10 +41,15 @@ class Support:
     pools_error: str | None = None
 
 
-def observe(packages: Mapping[str, str], run: process.Runner = process.run, sys: Path = Path("/sys")) -> Support:
+def observe(
+    packages: Mapping[str, str],
+    run: process.Runner = process.run,
+    find: Callable[[str], str | None] = tools.find,
+    sys: Path = Path("/sys"),
+) -> Support:
     """Look; `packages` has the installed versions of PACKAGES."""
     module = _module_version(sys)
-    if shutil.which("zpool") is None:
+    if find("zpool") is None:
         return Support(module=module)
     is_fuse = PACKAGES[0] not in packages and PACKAGES[1] in packages
     userland = packages.get(PACKAGES[is_fuse])

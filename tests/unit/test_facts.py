@@ -21,6 +21,11 @@ HOME_URL='https://www.debian.org/'
 """
 
 
+def installed(program: str) -> str:
+    """Find every program, as on a host that has them all."""
+    return f"/usr/sbin/{program}"
+
+
 def machine(root: Path, files: Mapping[str, str]) -> Path:
     """A file tree as a host has it."""
     for name, content in files.items():
@@ -97,19 +102,10 @@ def test_systemd_that_is_installed_but_not_running(tmp_path: Path) -> None:
     assert host.runs_systemd(tmp_path)
 
 
-@pytest.fixture
-def zpool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A host on which ZFS's commands are installed."""
-    program = machine(tmp_path / "bin", {"zpool": "#!/bin/false\n"}) / "zpool"
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", str(program.parent))
-
-
-@pytest.mark.usefixtures("zpool")
 def test_zfs_that_works(tmp_path: Path) -> None:
     sys = machine(tmp_path, {"module/zfs/version": "2.3.2-1\n"})
     run = Answers({"zpool list -H -p": (0, "tank\tONLINE\t10200547328\t10200430592\n", "")})
-    assert zfs_support.observe({"zfsutils-linux": "2.3.2-2"}, run, sys) == zfs_support.Support(
+    assert zfs_support.observe({"zfsutils-linux": "2.3.2-2"}, run, installed, sys) == zfs_support.Support(
         implementation="openzfs",
         userland="2.3.2",
         module="2.3.2-1",
@@ -117,34 +113,30 @@ def test_zfs_that_works(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.usefixtures("zpool")
 def test_zfs_without_its_module_says_what_modprobe_says(tmp_path: Path) -> None:
     said = "modprobe: FATAL: Module zfs not found in directory /lib/modules/6.12"
     found = zfs_support.observe(
-        {"zfsutils-linux": "2.3.2-2"}, Answers({"modprobe --dry-run": (1, "", said + "\n")}), tmp_path
+        {"zfsutils-linux": "2.3.2-2"}, Answers({"modprobe --dry-run": (1, "", said + "\n")}), installed, tmp_path
     )
     assert (found.implementation, found.module, found.module_error) == ("openzfs", None, said)
 
 
-@pytest.mark.usefixtures("zpool")
 def test_zfs_fuse_needs_no_module_and_gives_no_exact_sizes(tmp_path: Path) -> None:
     run = Answers({"zpool list -H -o name,health": (0, "tank\tONLINE\n", "")})
-    found = zfs_support.observe({"zfs-fuse": "0.7.0-25+b1"}, run, tmp_path)
+    found = zfs_support.observe({"zfs-fuse": "0.7.0-25+b1"}, run, installed, tmp_path)
     assert (found.implementation, found.userland, found.module_error) == ("zfs-fuse", "0.7.0", None)
     assert found.pools == (zfs_support.Pool("tank", "ONLINE", None, None),)
 
 
-@pytest.mark.usefixtures("zpool")
 def test_pools_that_cannot_be_listed(tmp_path: Path) -> None:
     found = zfs_support.observe(
-        {"zfs-fuse": "0.7.0-25+b1"}, Answers({"zpool": (1, "", "connect: no daemon\n")}), tmp_path
+        {"zfs-fuse": "0.7.0-25+b1"}, Answers({"zpool": (1, "", "connect: no daemon\n")}), installed, tmp_path
     )
     assert (found.pools, found.pools_error) == ((), "connect: no daemon")
 
 
-def test_no_zfs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert zfs_support.observe({}, Answers({}), tmp_path) == zfs_support.Support()
+def test_no_zfs(tmp_path: Path) -> None:
+    assert zfs_support.observe({}, Answers({}), lambda _: None, tmp_path) == zfs_support.Support()
 
 
 HELP_4_5 = """\
