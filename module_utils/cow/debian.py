@@ -102,29 +102,30 @@ def architecture() -> str:
     return process.run(["dpkg", "--print-architecture"]).stdout.strip()
 
 
+def following(wanted: str, release: str, found: Sequence[apt.Source]) -> list[apt.Source]:
+    """Give the sources of the wanted release where a host of another one has its own, with updates and security fixes.
+
+    Empty when no source serves the host's release.
+    """
+    suffixes = [""] if wanted in _ROLLING else ["", "-updates", "-security"]
+    renamed = {f"{release}{suffix}": f"{wanted}{suffix}" for suffix in suffixes}
+    fixes = {f"{release}-updates", f"{release}-security"}
+    base = apt.base_source(found, release)
+    followed = [
+        replace(source, types=("deb",), suites=tuple(renamed[suite] for suite in source.suites if suite in renamed))
+        for source in found
+        if source == base or ("deb" in source.types and base is not None and not fixes.isdisjoint(source.suites))
+    ]
+    return [source for source in followed if source.suites]
+
+
 def _sources(system: System) -> str:
     if system.mirror:
         return apt.Source(("deb",), (system.mirror,), (system.release,), ("main",)).stanza()
-    found = apt.read_sources()
     release = default_release()
-    base = apt.base_source(found, release)
-    if base is None:
-        raise CowError(
-            f"apt on this host has no source for {release} to take packages from. Give the mirror of the image."
-        )
-    return "\n".join(source.stanza() for source in _following(system.release, release, base, found))
-
-
-def _following(wanted: str, release: str, base: apt.Source, found: Sequence[apt.Source]) -> list[apt.Source]:
-    """Give the sources of the wanted release: the base, and its updates and security fixes where the host has such."""
-    suites = [""] if wanted in _ROLLING else ["", "-updates", "-security"]
-    own = {f"{release}{suffix}": f"{wanted}{suffix}" for suffix in suites}
-    fixes = {f"{release}-updates", f"{release}-security"}
-    chosen = [
-        source for source in found if source == base or ("deb" in source.types and fixes.intersection(source.suites))
-    ]
-    followed = [
-        replace(source, types=("deb",), suites=tuple(own[suite] for suite in source.suites if suite in own))
-        for source in chosen
-    ]
-    return [source for source in followed if source.suites and not source.has_secret]
+    sources = following(system.release, release, apt.read_sources())
+    if not sources:
+        raise CowError(f"apt on this host has no source for {release} to take packages from. Give the image a mirror.")
+    if any(source.has_secret for source in sources):
+        raise CowError("The addresses in apt's sources on this host hold a password. Give the image a mirror without.")
+    return "\n".join(source.stanza() for source in sources)
