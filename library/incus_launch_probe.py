@@ -102,8 +102,9 @@ options:
     default: 30
   targets:
     description:
-      - Milliseconds that a phase should take at most, by its name. C(launch) is V(create) and V(start) together.
-      - Phases are C(create), C(start), C(network), C(push), C(reload), C(http) and C(delete).
+      - Milliseconds that a phase should take at most, by its name.
+      - Phases are C(create), C(start), C(network), C(push), C(reload), C(http) and C(delete), and besides
+        C(launch), which is C(create) and C(start) together, and C(total), which is all but C(delete).
     type: dict
     default: {}
   runs:
@@ -149,7 +150,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 phases:
-  description: The phases in their order.
+  description: The phases in their order, and then the sums C(launch) and C(total).
   type: list
   elements: dict
   returned: when a container was launched
@@ -182,16 +183,6 @@ phases:
       type: str
       returned: when a container was launched
       sample: the container has no NIC
-launch_ms:
-  description: Milliseconds of V(create) and V(start) together.
-  type: float
-  returned: when a container was launched
-  sample: 243.5
-total_ms:
-  description: Milliseconds of all phases together but the last, V(delete).
-  type: float
-  returned: when a container was launched
-  sample: 1534.2
 ok:
   description: Whether all targets are met.
   type: bool
@@ -207,16 +198,11 @@ image:
   type: str
   returned: when a container was launched
   sample: 5848b4812b68644c79585013d1725a0229cfaf1c76d7da30c10c1f314065fe90
-pool:
-  description: The storage pool that the root disk was on.
-  type: str
+storage_pool:
+  description: The storage pool that the root disk was on, with the keys of RV(incus_storage_pool#module:pool).
+  type: dict
   returned: when a container was launched
-  sample: default
-driver:
-  description: Its driver.
-  type: str
-  returned: when a container was launched
-  sample: btrfs
+  sample: {name: default, driver: btrfs, source: /var/lib/incus/disks/default.img, can_clone: true}
 runs:
   description: How many containers were launched.
   type: int
@@ -273,7 +259,7 @@ def main() -> None:
     module = AnsibleModule(ARGUMENTS, supports_check_mode=True)
     with connection.session(module) as server:
         wanted = probe.Wanted.of(module.params)
-        report(module, lambda: probe.nothing_launched(wanted) if module.check_mode else probe.read(server, wanted))
+        report(module, lambda: probe.read(server, wanted), in_check_mode=lambda: probe.nothing_launched(wanted))
 
 
 if __name__ == "__main__":

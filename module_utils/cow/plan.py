@@ -136,10 +136,14 @@ def explained(module: Module) -> Iterator[None]:
         module.fail_json(msg=str(error))
 
 
-def report(module: Module, read: Callable[[], State]) -> None:
-    """End a module that only reads with what it read."""
+def report(module: Module, read: Callable[[], State], in_check_mode: Callable[[], State] | None = None) -> None:
+    """End a module that leaves the host as it is with what it read.
+
+    in_check_mode: gives the result where reading would do something for a while that check mode must not do.
+    """
     with explained(module):
-        module.exit_json(changed=False, **read())
+        found = in_check_mode() if in_check_mode and module.check_mode else read()
+        module.exit_json(changed=False, **found)
 
 
 def _apply(planned: Plan, done: list[str]) -> None:

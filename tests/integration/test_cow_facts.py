@@ -76,10 +76,20 @@ def test_architecture_and_packages_are_dpkgs() -> None:
 
 def test_what_is_offered_is_asked_for_only_when_something_is_missing() -> None:
     needs.program("apt-cache")
-    assert gathered(packages=["no-such-package"])["incus"]["available"].keys() == {"release", "backports"}
-    if (facts := gathered(packages=["dpkg"]))["incus"]["suffices"]:
-        assert facts["incus"]["available"] is None
-    assert gathered(minimum_version="999")["incus"]["suffices"] is False
+    complete = gathered(packages=["dpkg"])["incus"]
+    if not complete["suffices"]:
+        pytest.skip("needs incus: it is not installed")
+    assert (complete["origin"], complete["available"]) == ("installed", {"release": None, "backports": None})
+    offered = gathered(packages=["no-such-package"])["incus"]["available"]
+    policy = said("apt-cache", "policy", complete["package"])
+    assert any(offered.values()) == ("Packages" in policy)
+    assert all(version in policy for version in offered.values() if version)
+
+
+def test_incus_that_is_too_old() -> None:
+    facts = gathered(minimum_version="999")["incus"]
+    assert facts["suffices"] is False
+    assert facts["origin"] in {"backports", "nowhere", None}
 
 
 def test_path_that_does_not_exist_is_on_its_ancestors_file_system(btrfs_folder: Path) -> None:

@@ -55,7 +55,7 @@ def test_phases_are_timed(host: Incusd) -> None:
     assert not result.get("failed"), result
     assert not result["changed"]
     phases = {row["name"]: row for row in result["phases"]}
-    assert list(phases) == ["create", "start", "network", "push", "reload", "http", "delete"]
+    assert list(phases) == ["create", "start", "network", "push", "reload", "http", "delete", "launch", "total"]
     assert all(row["ms"] > 0 for row in phases.values())
     assert phases["launch"]["ms"] == pytest.approx(phases["create"]["ms"] + phases["start"]["ms"], abs=0.2)
     assert [row["name"] for row in result["phases"] if not row["ok"]] == ["network"]

@@ -22,6 +22,8 @@ CLONING_DRIVERS = frozenset({"btrfs", "zfs", "lvm", "ceph", "linstor", "truenas"
 """Drivers of Incus with which a new instance is a clone of its image ("Storage drivers", feature table)."""
 SMALLEST_LOOP = Size(5 * GIB.bytes)
 """The smallest loop file that is made without being asked for in words; also the least that Incus itself chooses."""
+LEAST_LOOP = Size(128 << 20)
+"""The smallest loop file that is made at all: mkfs.btrfs wants 109 MiB, as the sum of what it lays out."""
 
 
 @dataclass(frozen=True)
@@ -218,6 +220,8 @@ def _loop_size(wish: Wish, ground: Ground) -> Size:
         size = max(Size(ground.free.bytes // 2).floor(GIB), SMALLEST_LOOP)
     else:
         size = Size.parse(wish.size, whole=ground.free)
+    if size < LEAST_LOOP:
+        raise CowError(f"Pool {wish.name} wants a loop file of {size}, and the smallest is {LEAST_LOOP}. Give more.")
     if size > ground.free:
         raise CowError(
             f"Pool {wish.name} wants a loop file of {size}, but {ground.daemon_folder} has only "
