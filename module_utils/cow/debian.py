@@ -15,7 +15,7 @@ VARIANTS = ("minbase", "important", "standard")
 BUILD_TIMEOUT = 3600.0
 """Seconds; a minute is usual on a desktop, ten on a small board with a slow mirror."""
 
-_ALWAYS = ("dbus", "systemd-resolved", "systemd-sysv")
+_ALWAYS = ("dbus", "systemd-resolved", "systemd-sysv", "udev")
 _NETWORK = """\
 [Match]
 Name=eth0
