@@ -186,7 +186,7 @@ pool:
       description: Who uses it in all projects, by kind. Names carry their project when it is not the default one.
       type: dict
       returned: success
-      sample: {instances: [c1, shop/c2], snapshots: [], volumes: [], buckets: [], images: [], profiles: [default]}
+      sample: {instances: [c1, shop/c2], volumes: [], buckets: [], images: [], profiles: [default]}
 location:
   description: Where a new pool was made, by kind (loop, device, subvolume, dataset or directory), and why there.
   type: dict

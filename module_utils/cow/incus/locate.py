@@ -23,7 +23,7 @@ CLONING_DRIVERS = frozenset({"btrfs", "zfs", "lvm", "ceph", "linstor", "truenas"
 SMALLEST_LOOP = Size(5 * GIB.bytes)
 """The smallest loop file that is made without being asked for in words; also the least that Incus itself chooses."""
 LEAST_LOOP = Size(128 << 20)
-"""The smallest loop file that is made at all: mkfs.btrfs wants 109 MiB, as the sum of what it lays out."""
+"""The smallest loop file that is made at all: mkfs.btrfs wants 109 MiB."""
 
 
 @dataclass(frozen=True)

@@ -20,14 +20,14 @@ from .profiles import DevicesByProfile, Key, Profile
 from .settings import Settings
 
 JOURNAL_KIND = "recreate-pool"
-USER_KINDS = ("instances", "snapshots", "volumes", "buckets", "images", "profiles")
+USER_KINDS = ("instances", "volumes", "buckets", "images", "profiles")
 _OWN_KEYS = ("source", "size")
 """Keys of Incus that are options of their own here."""
 
 
 @dataclass(frozen=True, order=True)
 class User:
-    """Something that uses a pool. kind: instances, snapshots, images, profiles, volumes (custom ones) or buckets."""
+    """Something that uses a pool. kind: instances, volumes (custom ones), buckets, images or profiles."""
 
     kind: str
     project: str
@@ -212,7 +212,7 @@ def _pool(server: Server, body: Mapping[str, Any]) -> Pool:
         driver=body["driver"],
         config=body["config"],
         status=body["status"],
-        users=tuple(sorted(_user(url) for url in body["used_by"])),
+        users=tuple(sorted({_user(url) for url in body["used_by"]})),
         size=space.get("total"),
         used=space.get("used"),
         description=body["description"],
@@ -223,10 +223,8 @@ def _user(url: str) -> User:
     parts = urlsplit(url)
     path = [unquote(part) for part in parts.path.removeprefix("/1.0/").split("/")]
     project = parse_qs(parts.query).get("project", ["default"])[0]
-    if path[0] == "storage-pools":  # .../POOL/volumes/custom/VOLUME/snapshots/SNAPSHOT or .../POOL/buckets/BUCKET
-        return User(path[2], project, "/".join(path[4:5] + path[6:] if path[2] == "volumes" else path[3:]))
-    if "snapshots" in path:
-        return User("snapshots", project, f"{path[1]}/{path[-1]}")
+    if path[0] == "storage-pools":  # storage-pools/POOL/volumes/custom/VOLUME or storage-pools/POOL/buckets/BUCKET
+        return User(path[2], project, path[4] if path[2] == "volumes" else path[3])
     return User(path[0], project, path[1])
 
 

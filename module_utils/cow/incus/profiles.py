@@ -129,8 +129,8 @@ def plan(server: Server, known: Mapping[Key, Profile], wanted: Wanted) -> Plan:
     if found is None:
         _refuse_unknown_project(known, wanted.key)
         return Plan.of(_create(server, wanted))
-    after = predicted(found, wanted)
     try:
+        after = predicted(found, wanted)
         _refuse_moving_root(found, after)
     except Drift as drift:
         if not wanted.report_drift:
@@ -150,7 +150,7 @@ def plan(server: Server, known: Mapping[Key, Profile], wanted: Wanted) -> Plan:
 
 
 def predicted(found: Profile, wanted: Wanted) -> Profile:
-    """Give the profile as it is once the plan has run. CowError when a name is that of something else."""
+    """Give the profile as it is once the plan has run. Drift when a name is that of something else."""
     kept = {name: options for name, options in found.devices.items() if name not in wanted.remove_devices}
     root = _root(kept)
     devices = dict(kept)
