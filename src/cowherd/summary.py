@@ -32,36 +32,39 @@ def of(run: Run, status: int) -> Iterator[RenderableType]:
 
 
 def _table(run: Run) -> Table:
-    table = Table()
-    table.add_column("Host", overflow="fold")
-    for count in _COUNTS:
-        table.add_column(count, justify="right")
-    for column in ("Driver", "Pool lives on", "Size", "Used", "Launch, against the target"):
-        table.add_column(column, overflow="fold")
+    table = Table("Host", "Tasks", "Pool", "Launch", show_lines=len(run.hosts) > 1)
+    for column in table.columns:
+        column.overflow = "fold"
     for name, host in sorted(run.hosts.items()):
-        table.add_row(Text(name, STYLES[host.outcome]), *_counts(host), *_storage(host.storage))
+        table.add_row(Text(name, STYLES[host.outcome]), _counts(host), *_storage(host.storage))
     return table
 
 
-def _counts(host: Host) -> Iterator[Text]:
-    for name in _COUNTS:
-        count = host.counts.get(name, 0)
-        yield Text(str(count), STYLES[name] if count else "dim")
+def _counts(host: Host) -> Text:
+    counted = [(name, host.counts[name]) for name in _COUNTS if host.counts.get(name)]
+    return Text("\n").join(Text(f"{count} {name}", STYLES[name]) for name, count in counted)
 
 
 def _storage(storage: Storage | None) -> Sequence[RenderableType]:
     if storage is None:
         return ()
-    driver = Text(storage.driver) if storage.can_clone else Text(f"{storage.driver} (copies)", "yellow")
-    return driver, Text(storage.source), _size(storage.size_bytes), _size(storage.used_bytes), _phases(storage.phases)
+    clones = Text(f"{storage.driver}, clones", "green")
+    pool = clones if storage.can_clone else Text(f"{storage.driver}, copies", "yellow")
+    pool.append(f"\n{storage.source}", "default")
+    if storage.size_bytes is not None:
+        pool.append(f"\n{_size(storage.used_bytes)} of {_size(storage.size_bytes)} used", "default")
+    return pool, _phases(storage.phases)
 
 
 def _phases(phases: Sequence[Phase]) -> Table:
     rows = Table.grid(padding=(0, 1))
+    rows.add_column(no_wrap=True)
+    rows.add_column(no_wrap=True, justify="right")
+    rows.add_column(no_wrap=True)
     for phase in phases:
         slow = phase.target_ms is not None and phase.ms > phase.target_ms
         target = "" if phase.target_ms is None else f"of {phase.target_ms:.0f}"
-        rows.add_row(phase.name, Text(f"{phase.ms:.0f} ms", "red" if slow else "green", justify="right"), target)
+        rows.add_row(phase.name, Text(f"{phase.ms:.0f} ms", "red" if slow else "green"), target)
     return rows
 
 
