@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .. import blockdev, mounts, names, zfs
+from .. import blockdev, host, mounts, names, tools, zfs
 from ..errors import CowError
 from ..size import GIB, Size
 from .client import Server
@@ -93,7 +93,7 @@ def observe(wish: Wish, server: Server) -> Ground:
     return Ground(
         daemon_folder=server.folder,
         free=mounts.free(daemon_folder),
-        drivers=server.drivers(),
+        drivers=_drivers(server),
         options_of_mkfs="storage_create_options" in server.extensions(),
         file_system=mounts.under(Path(path)).fstype if path else "",
         path_exists=bool(path) and os.path.lexists(path),
@@ -238,6 +238,13 @@ def _dataset_name(wish: Wish) -> str:
 
 def _device_path(wish: Wish) -> str:
     return wish.source if wish.source.startswith("/") else wish.device
+
+
+def _drivers(server: Server) -> frozenset[str]:
+    """What the daemon offers, and btrfs where the host has it by now: the daemon looks for tools when it starts."""
+    kernel = host.file_systems()
+    has_btrfs = tools.find("mkfs.btrfs") and "btrfs" in (*kernel.known, *kernel.loadable)
+    return server.drivers() | ({"btrfs"} if has_btrfs else frozenset())
 
 
 def _subvolume_path(wish: Wish) -> str:
