@@ -175,24 +175,41 @@ def test_download_in_two_files(incusd: Incusd, web: Web, busybox_image: tuple[Pa
     assert web.requests == [f"/{metadata.name}", f"/{rootfs.name}"]
 
 
-@pytest.mark.parametrize("by", ["alias", "fingerprint"])
-def test_image_of_another_incus(incusd: Incusd, unified: Path, by: str) -> None:
-    with running() as remote:
+@pytest.fixture
+def remote(unified: Path) -> Iterator[tuple[Incusd, dict[str, str]]]:
+    """Another daemon with the public image "shared", and how to reach it as a remote."""
+    with running() as daemon:
         address = free_address()
-        remote.api("PUT", "/1.0", {"config": {"core.https_address": address}})
-        fingerprint = import_by_hand(remote, unified, alias="shared")
-        remote.api("PATCH", f"/1.0/images/{fingerprint}", {"public": True})
-        source = {
-            "server": f"https://{address}",
-            "protocol": "incus",
-            "certificate": remote.api("GET", "/1.0")["environment"]["certificate"],
-            by: {"alias": "shared", "fingerprint": fingerprint[:12]}[by],
-        }
-        runs = four(incusd, alias="busybox", remote=source)
-        assert runs.do["image"]["fingerprint"] == fingerprint
-        if by == "alias":
-            four(incusd, alias="busybox", remote={**source, "auto_update": True})
-    assert not run(incusd, alias="busybox", remote=source)["changed"], "the remote is only asked for an import"
+        daemon.api("PUT", "/1.0", {"config": {"core.https_address": address}})
+        share(daemon, import_by_hand(daemon, unified, alias="shared"))
+        certificate = daemon.api("GET", "/1.0")["environment"]["certificate"]
+        yield daemon, {"server": f"https://{address}", "protocol": "incus", "certificate": certificate}
+
+
+def share(daemon: Incusd, fingerprint: str) -> None:
+    daemon.api("PATCH", f"/1.0/images/{fingerprint}", {"public": True})
+
+
+def test_image_of_another_incus_by_fingerprint(incusd: Incusd, remote: tuple[Incusd, dict[str, str]]) -> None:
+    daemon, server = remote
+    (fingerprint,) = fingerprints(daemon)
+    runs = four(incusd, alias="busybox", remote={**server, "fingerprint": fingerprint[:12]})
+    assert runs.do["image"]["fingerprint"] == fingerprint
+
+
+def test_image_of_another_incus_by_alias_is_known_after_an_automatic_update(
+    incusd: Incusd, remote: tuple[Incusd, dict[str, str]], busybox_image: tuple[Path, Path]
+) -> None:
+    daemon, server = remote
+    source = {**server, "alias": "shared"}
+    first = four(incusd, alias="busybox", remote=source).do["image"]["fingerprint"]
+    four(incusd, alias="busybox", remote={**source, "auto_update": True})
+    daemon.run("image", "alias", "delete", "shared")
+    share(daemon, import_by_hand(daemon, *busybox_image, alias="shared"))
+    incusd.run("image", "refresh", "busybox")
+    again = run(incusd, alias="busybox", remote={**source, "auto_update": True})
+    assert again["image"]["fingerprint"] != first
+    assert not again["changed"]
 
 
 def test_new_content_takes_the_alias_and_the_old_image_goes(incusd: Incusd, tmp_path: Path) -> None:
