@@ -35,6 +35,9 @@ _ENDINGS = {
     "runner_on_skipped": "skipped",
 }
 
+_MARKS_OF_FAILURE = ("failed", "unreachable", "exception")
+"""Of these the result of a failed item has one; which it is depends on Ansible's version."""
+
 
 @dataclass(frozen=True)
 class Phase:
@@ -112,14 +115,14 @@ def advance(run: Run, event: Event) -> Run:
 
 def sentence(result: Mapping[str, Any]) -> str:
     """Say why a task failed, from its result: its message, or those of the items or the command that failed."""
-    failed_items = [item for item in _results(result) if item.get("failed") or item.get("unreachable")]
+    failed_items = [item for item in _results(result) if any(map(item.get, _MARKS_OF_FAILURE))]
     if failed_items:
         return " ".join(dict.fromkeys(sentence(item) for item in failed_items))
     message = str(result.get("msg") or result.get("censored") or "It failed without a message.").strip()
     for prefix in ("Task failed: ", "Module failed: "):
         message = message.removeprefix(prefix)
     said = str(result.get("stderr") or result.get("module_stderr") or "").strip()
-    return f"{message}: {said.splitlines()[-1]}" if said else message
+    return f"{message.rstrip('.')}: {said.splitlines()[-1]}" if said else message
 
 
 def _task_began(run: Run, data: Mapping[str, Any], when: float) -> Run:

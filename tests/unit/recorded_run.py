@@ -46,9 +46,10 @@ PLAYBOOK = """
         crash: true
       when: inventory_hostname == "crashing"
     - name: Loop
-      ansible.builtin.fail:
-        msg: "{{ item }} is bad."
-      loop: [one, two, two]
+      ansible.builtin.assert:
+        that: item == "good"
+        fail_msg: "{{ item }} is bad."
+      loop: [one, good, two, two]
       when: inventory_hostname == "looping"
     - name: Look
       ansible.builtin.command: ls /nonexistent

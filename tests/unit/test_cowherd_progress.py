@@ -49,11 +49,16 @@ def test_what_was_rescued_or_ignored_is_no_error(run: Run) -> None:
         ("refusing", "Refuse: The device /dev/sdx has ext4 on it. Name an empty one."),
         ("crashing", "Crash: not foreseen"),
         ("looping", "Loop: one is bad. two is bad."),
-        ("looking", "Look: non-zero return code: ls: cannot access '/nonexistent': No such file or directory"),
     ],
 )
 def test_errors_are_sentences(run: Run, host: str, error: str) -> None:
     assert run.hosts[host].errors == (error,)
+
+
+def test_a_command_that_fails_is_quoted(run: Run) -> None:
+    (error,) = run.hosts["looking"].errors
+    assert error.startswith("Look: ")
+    assert error.endswith("non-zero return code: ls: cannot access '/nonexistent': No such file or directory")
 
 
 def test_what_is_not_to_be_logged_stays_hidden(run: Run) -> None:
