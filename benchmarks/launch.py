@@ -88,11 +88,8 @@ def _btrfs(*arguments: str | Path) -> None:
 
 def _text(rootfs: Path, create: list[Timing], launch: list[Timing]) -> str:
     size = rootfs.stat().st_size / 2**20
-    return "\n\n".join(
-        [
-            f"A Debian container from an image whose packed root file system has {size:.0f} MiB; {ROUNDS} interleaved "
-            f"rounds with the command-line client.",
-            table(create, "create on btrfs"),
-            table(launch, "launch on btrfs"),
-        ]
+    what = (
+        f"A Debian container from an image whose root file system is a tar of {size:.0f} MiB; {ROUNDS} interleaved rounds "
+        f"with the command-line client."
     )
+    return "\n\n".join([what, table(create, "create on btrfs"), table(launch, "launch on btrfs")])

@@ -37,13 +37,11 @@ def measure() -> str:
             },
             ROUNDS,
         )
-    return "\n\n".join(
-        [
-            f"On this machine by local connection, launch probe included; {ROUNDS} interleaved rounds. "
-            f"Modules that ran on the host: {len(remote)} ({', '.join(remote)}).",
-            table(timings, "one ping"),
-        ]
+    what = (
+        f"On this machine by local connection, launch probe included; {ROUNDS} interleaved rounds. "
+        f"Modules that ran on the host: {len(remote)} ({', '.join(remote)})."
     )
+    return f"{what}\n\n{table(timings, 'one ping')}"
 
 
 def _variables(daemon: incusd.Incusd, folder: Path) -> dict[str, object]:

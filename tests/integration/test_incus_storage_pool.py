@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
-import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,8 +12,8 @@ from typing import Any
 import pytest
 
 from tests.support import needs
-from tests.support.ansible import ROOT, Result
-from tests.support.incus_runs import files, four, refused, run, state, unchanged
+from tests.support.ansible import Result
+from tests.support.incus_runs import die_after, files, four, refused, run, state, unchanged
 from tests.support.incusd import Incusd
 from tests.support.loops import btrfs
 from tests.support.waiting import until
@@ -360,7 +356,7 @@ def test_interrupted_recreation_is_finished_by_the_next_run(incusd: Incusd, step
     two_projects_on_dir_pool(incusd)
     before = [devices(incusd), devices(incusd, project="shop")]
     options = {"name": "fast", "size": "1GiB", "recreate_empty": True}
-    die_after(incusd, step, options)
+    die_after(incusd, step, MODULE, **options)
     if step != "attach":
         assert devices(incusd, project="shop") == {}
         assert journals(incusd) == ["cowherd/recreate-pool-fast.json"]
@@ -374,9 +370,9 @@ def test_interrupted_between_two_profiles(incusd: Incusd) -> None:
     two_projects_on_dir_pool(incusd)
     before = [devices(incusd), devices(incusd, project="shop")]
     options = {"name": "fast", "size": "1GiB", "recreate_empty": True}
-    die_after(incusd, "detach", options)
+    die_after(incusd, "detach", MODULE, **options)
     incusd.api("PUT", "/1.0/profiles/default?project=shop", {"devices": before[1]})
-    die_after(incusd, "detach", options)
+    die_after(incusd, "detach", MODULE, **options)
     four(incusd, MODULE, **options)
     assert [devices(incusd), devices(incusd, project="shop")] == before
 
@@ -385,7 +381,7 @@ def test_what_was_repaired_by_hand_meanwhile_stays(incusd: Incusd) -> None:
     two_projects_on_dir_pool(incusd)
     incusd.run("storage", "create", "other", "dir")
     options = {"name": "fast", "size": "1GiB", "recreate_empty": True}
-    die_after(incusd, "create", options)
+    die_after(incusd, "create", MODULE, **options)
     by_hand = {"disk0": {**ROOT_DISK, "pool": "other"}}
     incusd.api("PUT", "/1.0/profiles/default", {"devices": by_hand})
     incusd.run("project", "delete", "shop")
@@ -397,44 +393,12 @@ def test_what_was_repaired_by_hand_meanwhile_stays(incusd: Incusd) -> None:
 def test_damaged_journal_is_refused(incusd: Incusd) -> None:
     two_projects_on_dir_pool(incusd)
     options = {"name": "fast", "size": "1GiB", "recreate_empty": True}
-    die_after(incusd, "create", options)
+    die_after(incusd, "create", MODULE, **options)
     (journal,) = journals(incusd)
     path = incusd.dir / journal
     path.write_text(path.read_text().replace("shop", "shoe"))
     assert f"The journal {path} is damaged" in refused(incusd, MODULE, **options)
     path.unlink()
-
-
-def die_after(daemon: Incusd, step: str, options: dict[str, Any]) -> None:
-    """Run the module, and kill it when the step with this first word is done."""
-    arguments = {"socket": str(daemon.socket), **options}
-    finished = subprocess.run(
-        [sys.executable, "-P", "-c", DYING, step],
-        input=json.dumps(arguments),
-        env={**os.environ, "PYTHONPATH": f"{ROOT}/tests/support/importable:{ROOT}/library"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert finished.returncode == -signal.SIGKILL, finished
-
-
-DYING = """\
-import json, os, signal, sys
-from ansible.module_utils.testing import patch_module_args
-from ansible.module_utils.cow import plan
-import incus_storage_pool
-
-def apply(planned, done):
-    for step in planned.steps:
-        step.run()
-        if step.title.startswith(sys.argv[1]):
-            os.kill(os.getpid(), signal.SIGKILL)
-
-plan._apply = apply
-with patch_module_args(json.load(sys.stdin)):
-    incus_storage_pool.main()
-"""
 
 
 def test_two_runs_at_once(incusd: Incusd) -> None:

@@ -1,4 +1,4 @@
-"""site.yml over a fleet: bare hosts that run systemd become Incus hosts with a pool that clones, one of them is away."""
+"""site.yml over a fleet of bare hosts that run systemd: they get Incus and a pool that clones, and one of them is away."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import hashlib
 import threading
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
 import pytest

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
-from .ansible import FourRuns, Result, four_runs, run_module
+from .ansible import ROOT, FourRuns, Result, four_runs, run_module
 from .incusd import Incusd
 
 _FROM_PLAN = ("changed", "steps", "diff", "warnings", "drift", "location", "locations")
@@ -59,6 +64,36 @@ def files(daemon: Incusd) -> dict[str, int]:
     """The sizes of the loop files and journals, by path from the daemon's folder."""
     paths = [path for folder in ("disks", "cowherd") for path in (daemon.dir / folder).rglob("*") if path.is_file()]
     return {str(path.relative_to(daemon.dir)): path.stat().st_size for path in paths}
+
+
+def die_after(daemon: Incusd, step: str, module: str, **options: Any) -> None:
+    """Run a module, and kill it when the step that begins with this word is done."""
+    finished = subprocess.run(
+        [sys.executable, "-P", "-c", _DYING, module, step],
+        input=json.dumps(_arguments(daemon, options)),
+        env={**os.environ, "PYTHONPATH": f"{ROOT}/tests/support/importable:{ROOT}/library"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == -signal.SIGKILL, finished
+
+
+_DYING = """\
+import importlib, json, os, signal, sys
+from ansible.module_utils.testing import patch_module_args
+from ansible.module_utils.cow import plan
+
+def apply(planned, done):
+    for step in planned.steps:
+        step.run()
+        if step.title.startswith(sys.argv[2]):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+plan._apply = apply
+with patch_module_args(json.load(sys.stdin)):
+    importlib.import_module(sys.argv[1]).main()
+"""
 
 
 def _arguments(daemon: Incusd, options: dict[str, Any]) -> dict[str, Any]:

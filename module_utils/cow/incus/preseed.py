@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import CowError
@@ -64,8 +64,7 @@ def plan(server: Server, found: Found, wanted: Wanted) -> Plan:
         one.wish.name: pools.plan(server, found.storage_pools[one.wish.name], one) for one in wanted.storage_pools
     }
     profile_plans = _profile_plans(server, _attached_again(found), wanted.profiles)
-    fresh = frozenset(name for name, planned in pool_plans.items() if "location" in planned.facts)
-    image_plans = [images.plan(server, found.images, one, fresh) for one in wanted.images]
+    image_plans = _image_plans(server, found.images, wanted.images, _locations(pool_plans))
     return _joined([*network_plans, *pool_plans.values(), *profile_plans, *image_plans], pool_plans)
 
 
@@ -99,12 +98,28 @@ def _profile_plans(
     return plans
 
 
+def _image_plans(
+    server: Server, found: images.Found, wanted: Sequence[images.Wanted], locations: Mapping[str, Mapping[str, str]]
+) -> list[Plan]:
+    copying = frozenset(name for name, location in locations.items() if location["kind"] == "directory")
+    fresh = frozenset(locations) - copying
+    plans = []
+    for one in wanted:
+        unpacking = replace(one, pools=tuple(name for name in one.pools if name not in copying))
+        plans.append(images.plan(server, found, unpacking, fresh))
+    return plans
+
+
+def _locations(pool_plans: Mapping[str, Plan]) -> dict[str, Mapping[str, str]]:
+    return {name: planned.facts["location"] for name, planned in pool_plans.items() if "location" in planned.facts}
+
+
 def _joined(plans: Sequence[Plan], pool_plans: Mapping[str, Plan]) -> Plan:
     return Plan(
         steps=tuple(step for planned in plans for step in planned.steps),
         warnings=tuple(warning for planned in plans for warning in planned.warnings),
         facts={
             "drift": [planned.facts["drift"] for planned in plans if "drift" in planned.facts],
-            "locations": {name: one.facts["location"] for name, one in pool_plans.items() if "location" in one.facts},
+            "locations": _locations(pool_plans),
         },
     )
