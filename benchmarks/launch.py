@@ -89,7 +89,7 @@ def _btrfs(*arguments: str | Path) -> None:
 def _text(rootfs: Path, create: list[Timing], launch: list[Timing]) -> str:
     size = rootfs.stat().st_size / 2**20
     what = (
-        f"A Debian container from an image whose root file system is a tar of {size:.0f} MiB; {ROUNDS} interleaved rounds "
-        f"with the command-line client."
+        f"A Debian container from an image whose root file system is a tar of {size:.0f} MiB; {ROUNDS} interleaved "
+        f"rounds with the command-line client."
     )
     return "\n\n".join([what, table(create, "create on btrfs"), table(launch, "launch on btrfs")])

@@ -1,4 +1,4 @@
-"""site.yml over a fleet of bare hosts that run systemd: they get Incus and a pool that clones, and one of them is away."""
+"""site.yml over a fleet of bare hosts with systemd: they get Incus and a pool that clones, and one of them is away."""
 
 from __future__ import annotations
 
