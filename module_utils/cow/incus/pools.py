@@ -177,8 +177,8 @@ def plan(server: Server, found: Found, wanted: Wanted) -> Plan:
     if pool is None:
         return _create(server, found.ground, wanted) + unfinished
     if pool.half_made:
-        again = _create(server, found.ground.without_half_made(), wanted)
-        return Plan.of(_delete(server, pool, "delete the half-made")) + again + unfinished
+        create = _create(server, found.ground.without_half_made(), wanted)
+        return _replace(server, found, pool.name, _delete(server, pool, "delete the half-made"), create)
     try:
         _refuse_unavailable(pool)
         if _is_other_driver(pool, wanted.wish):
@@ -293,15 +293,16 @@ def _recreate(server: Server, pool: Pool, found: Found, wanted: Wanted) -> Plan:
             f"Pool {pool.name} has driver {pool.driver}, wanted is {_in_words(wanted.wish)}. It is empty: "
             f"set recreate_empty to have it made again."
         )
-    attached = profiles.devices_on_pool(found.profiles, pool.name)
-    devices = {key: {**found.detached.get(key, {}), **attached.get(key, {})} for key in {**found.detached, **attached}}
     create = _create(server, found.ground.without_pool(), wanted)
-    return (
-        _detach(server, pool.name, attached, devices)
-        + Plan.of(_delete(server, pool, "delete the empty"))
-        + create
-        + _attach(server, pool.name, devices)
-    )
+    return _replace(server, found, pool.name, _delete(server, pool, "delete the empty"), create)
+
+
+def _replace(server: Server, found: Found, name: str, delete: Step, create: Plan) -> Plan:
+    """Make a pool again. Incus deletes none that a profile names, and no profile may lose its devices by it."""
+    attached = profiles.devices_on_pool(found.profiles, name)
+    devices = {key: {**found.detached.get(key, {}), **attached.get(key, {})} for key in {**found.detached, **attached}}
+    detach = _detach(server, name, attached, devices)
+    return detach + Plan.of(delete) + create + _attach(server, name, devices)
 
 
 def _detach(server: Server, pool: str, attached: DevicesByProfile, devices: DevicesByProfile) -> Plan:
