@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from .vm import apt
+
 BUSYBOX = Path("/bin/busybox")
 
 ARCHITECTURE = os.uname().machine
@@ -106,7 +108,8 @@ def debian_rootfs(
     include = [f"--include={','.join(packages)}"] if packages else []
 
     def build(target: Path) -> None:
-        _run("mmdebstrap", "--quiet", f"--variant={variant}", *include, *options, suite, target, _apt_mirror())
+        mirror = apt.of_this_machine().archives[0][0]
+        _run("mmdebstrap", "--quiet", f"--variant={variant}", *include, *options, suite, target, mirror)
 
     return cached(f"debian-{suite}", ".tar", {**inputs, "architecture": ARCHITECTURE}, build)
 
@@ -165,15 +168,6 @@ def _metadata(name: str) -> str:
 def _tar(target: Path, folder: Path, *names: str) -> None:
     same = ["--sort=name", f"--mtime=@{_CREATED}", "--owner=0", "--group=0", "--numeric-owner"]
     _run("tar", "--create", "--auto-compress", *same, "--file", target, "--directory", folder, *names)
-
-
-def _apt_mirror() -> str:
-    """The address from which this machine's apt takes Debian itself."""
-    listed = _run("apt-get", "indextargets", "--format", "$(LABEL) $(REPO_URI)", "Created-By: Packages").splitlines()
-    mirrors = [line.split()[1] for line in listed if line.startswith("Debian ") and len(line.split()) == 2]
-    if not mirrors:
-        raise RuntimeError("apt on this machine has no Debian mirror, or `apt-get update` has not run")
-    return mirrors[0]
 
 
 def _run(*argv: str | Path) -> str:
