@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from cowherd.environment import ROOT, say
@@ -40,9 +41,11 @@ def newer_python() -> tuple[Path, str] | None:
 
 def _pythons(version: str) -> list[Path]:
     """Those on PATH, and those that pyenv has but does not put there."""
-    on_path = [Path(folder, f"python{version}") for folder in os.get_exec_path()]
-    versions = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
-    return [python for python in [*on_path, *versions.glob(f"{version}.*/bin/python{version}")] if python.exists()]
+    folders = [Path(folder) for folder in os.get_exec_path()]
+    with suppress(PermissionError):
+        folders += (Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions").glob(f"{version}.*/bin")
+    pythons = [folder / f"python{version}" for folder in folders]
+    return [python for python in pythons if os.access(python, os.X_OK)]
 
 
 def _target_release() -> list[str]:
