@@ -1,4 +1,4 @@
-"""./cowherd on a system that has nothing but Debian's base: no Python, no root's tools, no Incus."""
+"""./cowherd on a system that has nothing but Debian's base: no Python and no Incus."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ for folder in $LENT; do
 done
 exec chroot --userspec="$user" "$system" "$@"
 """
-"""Root's own mounts go with the mount namespace; the checkout can only be read."""
+"""Enters the system as a user, with the checkout, which can only be read. The mounts go with their namespace."""
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
