@@ -30,6 +30,7 @@ _LINTERS = (
     ("yamllint", "--strict", "."),
     ("ansible-lint",),
     ("shellcheck", "cowherd", ".ci/run"),
+    ("antsibull-changelog", "lint"),
 )
 
 _EXPECTED_SKIPS = ROOT / "tests" / "expected-skips.txt"
