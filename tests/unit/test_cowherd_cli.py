@@ -67,6 +67,14 @@ def test_ansible_keeps_its_default_of_checking_host_keys(tmp_path: Path) -> None
     assert True in said
 
 
+@pytest.mark.parametrize("options", playbooks._ASKING, ids=lambda options: options[0])
+def test_what_ansible_asks_for_is_answered(options: tuple[str, ...], tmp_path: Path) -> None:
+    _, prompt = playbooks._ASKING[options]
+    book = tmp_path / "book.yml"
+    book.write_text(PLAYBOOK)
+    assert playbooks.play(book, [options[0]], lambda _: None, {prompt: "secret"}) == 0
+
+
 LONG_TASK = """
 - hosts: localhost
   tasks:
