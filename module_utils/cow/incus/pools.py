@@ -361,9 +361,10 @@ def _is_other_driver(pool: Pool, wish: Wish) -> bool:
 
 
 def _refuse_other_source(pool: Pool, wish: Wish) -> None:
-    effective = {pool.source, pool.config.get("volatile.initial_source", pool.source)}
+    initial = pool.config.get("volatile.initial_source", "")
     # Without a record of the first source, a UUID cannot be told from the device it was made on.
-    if wish.source and wish.source not in effective and pool.source.startswith("/") == wish.source.startswith("/"):
+    comparable = initial or pool.source.startswith("/") == wish.source.startswith("/")
+    if wish.source and comparable and wish.source not in (initial, pool.source):
         raise Drift(
             f"Pool {pool.name} has source {pool.source}, wanted is {wish.source}. A pool's source cannot be changed: "
             f"correct the inventory, or make a second pool and migrate onto it."

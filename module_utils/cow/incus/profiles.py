@@ -90,7 +90,11 @@ def is_root(options: Mapping[str, str]) -> bool:
 
 def checked_devices(given: Mapping[str, Any], of: str) -> dict[str, dict[str, str]]:
     """Give devices in the form that Incus keeps them, checked; `of` is what has them, in words."""
-    return {name: _checked_device(f"device {name} of {of}", options) for name, options in given.items()}
+    devices = {name: _checked_device(f"device {name} of {of}", options) for name, options in given.items()}
+    roots = [name for name, options in devices.items() if is_root(options)]
+    if len(roots) > 1:
+        raise CowError(f"The devices {' and '.join(roots)} of {of} are root disks all. There can be one.")
+    return devices
 
 
 def read_all(server: Server) -> dict[Key, Profile]:
