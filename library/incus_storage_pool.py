@@ -59,7 +59,9 @@ options:
     description: An unused block device for a new pool. One with anything on it is refused.
     type: path
   path:
-    description: A folder. When it is on btrfs, a new pool is a subvolume in it.
+    description:
+      - A folder. When it is on btrfs, a new pool is a subvolume in it.
+      - Incus refuses a path that begins like its own folder, such as C(/var/lib/incus-pools).
     type: path
   dataset:
     description: A ZFS dataset (POOL/NAME), empty or not existing yet, for a new pool.
@@ -80,8 +82,8 @@ options:
     type: str
   recreate_empty:
     description:
-      - Allows a V(dir) pool without instances, custom volumes and buckets to be removed and made again on the wanted
-        driver.
+      - Allows a V(dir) pool without instances, custom volumes, buckets, and files that Incus does not know, to be removed
+        and made again on the wanted driver.
       - Profiles of all projects that name it are detached meanwhile and attached again. An interrupted run is finished
         by the next one.
     type: bool

@@ -197,7 +197,7 @@ def _in_subvolume(wish: Wish, path: str, ground: Ground) -> Location:
         )
     if ground.path_exists:
         raise CowError(f"{path} exists already. A pool on btrfs makes its own subvolume: name a path that is free.")
-    return Location("btrfs", {"source": path}, "subvolume", f"{path} is on btrfs already")
+    return Location("btrfs", {"source": path}, "subvolume", f"a subvolume at {path}, which is on btrfs")
 
 
 def _in_dataset(name: str, ground: Ground) -> Location:
