@@ -82,8 +82,8 @@ options:
     type: str
   recreate_empty:
     description:
-      - Allows a V(dir) pool without instances, custom volumes, buckets, and files that Incus does not know, to be removed
-        and made again on the wanted driver.
+      - Allows a V(dir) pool to be removed and made again on the wanted driver when it has no instances, custom volumes,
+        buckets, and no files that Incus does not know.
       - Profiles of all projects that name it are detached meanwhile and attached again. An interrupted run is finished
         by the next one.
     type: bool
