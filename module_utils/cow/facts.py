@@ -131,8 +131,9 @@ def best_offer(offers: Mapping[str, Sequence[apt.Offer]], *, from_backports: boo
 
 
 def is_enough(version: str, minimum_version: str) -> bool:
-    """Compare in Debian's order; anything is enough for no minimum."""
-    return not minimum_version or apt.compare_versions(version, minimum_version) >= 0
+    """Compare in Debian's order; anything is enough for no minimum, and a minimum without an epoch is of any epoch."""
+    comparable = version if ":" in minimum_version else version.rpartition(":")[2]
+    return not minimum_version or apt.compare_versions(comparable, minimum_version) >= 0
 
 
 def origin(release: Offered | None, backports: Offered | None, minimum_version: str, *, known: bool) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import socket
 import struct
@@ -19,10 +20,15 @@ _ATTEMPTS = 1000
 
 def taken() -> tuple[IPv4Network, ...]:
     """Read what the host reaches already: the networks that it has a route to, and its name servers."""
-    routes = (line.split() for line in _ROUTES.read_text().splitlines()[1:])
-    # Hexadecimal, in the host's byte order (proc_net(5)).
-    networks = [IPv4Network((_address(route[1]), str(_address(route[7])))) for route in routes]
-    return (*(network for network in networks if network.prefixlen), *_name_servers())
+    return (*routed(_ROUTES.read_text()), *name_servers(_RESOLVERS.read_text() if _RESOLVERS.exists() else ""))
+
+
+def routed(table: str) -> Iterable[IPv4Network]:
+    """Read the networks in /proc/net/route, where addresses are hexadecimal in the host's byte order (proc_net(5))."""
+    for row in map(str.split, table.splitlines()[1:]):
+        network = IPv4Network((_address(row[1]), str(_address(row[7]))))
+        if network.prefixlen:
+            yield network
 
 
 def unused(known: Iterable[IPv4Network], seed: str) -> IPv4Interface:
@@ -39,12 +45,13 @@ def unused(known: Iterable[IPv4Network], seed: str) -> IPv4Interface:
     raise CowError("No private IPv4 subnet is free on this host. Give the network's ipv4.address yourself.")
 
 
-def _name_servers() -> Iterable[IPv4Network]:
-    lines = _RESOLVERS.read_text().splitlines() if _RESOLVERS.exists() else []
-    for line in lines:
-        keyword, _, address = line.strip().partition(" ")
-        if keyword == "nameserver" and ":" not in address:
-            yield IPv4Network(address.strip())
+def name_servers(configuration: str) -> Iterable[IPv4Network]:
+    """Read the IPv4 addresses of the name servers in resolv.conf(5)."""
+    for words in map(str.split, configuration.splitlines()):
+        if words[:1] == ["nameserver"] and len(words) > 1:
+            # What is no IPv4 address is of no concern here: IPv6, or a mistake that the resolver passes over as well.
+            with contextlib.suppress(ValueError):
+                yield IPv4Network(words[1])
 
 
 def _address(hexadecimal: str) -> IPv4Address:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -34,6 +35,9 @@ _ASKING = {
 }
 """Options of ansible-playbook that make it ask: our question, and the prompt of Ansible that the answer is for."""
 
+_LETTERS = re.compile("-[CDJKbhkv]+")
+"""Short options of ansible-playbook that take no value, and so may stand together."""
+
 _CANCEL_WITHIN = 1
 """Seconds until an interrupt ends an ansible-playbook that has not begun."""
 
@@ -41,7 +45,7 @@ _CANCEL_WITHIN = 1
 def run(options: argparse.Namespace) -> int:
     """Run the playbook of the command, show it, and return its exit status."""
     arguments = _arguments(options)
-    state = Run(check=not {"-C", "--check"}.isdisjoint(arguments))
+    state = Run(check=_among(arguments, ("-C", "--check")))
     view = views.choose(plain=options.plain, document=options.json)
 
     def follow(event: Event) -> None:
@@ -132,7 +136,7 @@ class _Process:
 def _arguments(options: argparse.Namespace) -> list[str]:
     inventories = [argument for inventory in options.inventory or () for argument in ("--inventory", inventory)]
     arguments = [*inventories, *options.passed_on]
-    if not inventories and _sudo_wants_a_password() and {"-K", "--ask-become-pass"}.isdisjoint(arguments):
+    if not inventories and _sudo_wants_a_password() and not _among(arguments, ("-K", "--ask-become-pass")):
         arguments.append("--ask-become-pass")
     return arguments
 
@@ -149,8 +153,17 @@ def _passwords(arguments: Sequence[str]) -> dict[str, str]:
     return {
         prompt: getpass.getpass(question)
         for options, (question, prompt) in _ASKING.items()
-        if not set(options).isdisjoint(arguments)
+        if _among(arguments, options)
     }
+
+
+def _among(arguments: Sequence[str], options: Sequence[str]) -> bool:
+    """Say whether one of the options was given, also as a letter among others, as in -CD."""
+    letters = {option[1] for option in options if len(option) == 2}
+    return any(
+        argument in options or (_LETTERS.fullmatch(argument) and not letters.isdisjoint(argument))
+        for argument in arguments
+    )
 
 
 def _environment() -> dict[str, str]:

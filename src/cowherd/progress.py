@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -50,7 +50,7 @@ class Phase:
 
 @dataclass(frozen=True)
 class Storage:
-    """What the role verify found on a host."""
+    """The pool that a host converged onto, and how long a launch on it took; no phases where none was taken."""
 
     driver: str
     source: str
@@ -146,10 +146,12 @@ def _task_ended(run: Run, data: Mapping[str, Any], ending: str) -> Run:
         counts["changed"] += 1
         changes = tuple(step for each in results for step in each.get("steps") or ()) or (data["task"],)
     warnings = (warning for each in [result, *results] for warning in each.get("warnings") or ())
+    pools = result.get("storage_pools") or ()
     return _with_host(
         run,
         data["host"],
         since=None,
+        storage=_storage(pools[0], ()) if pools else host.storage,
         counts=counts,
         changes=host.changes + changes,
         errors=host.errors + errors,
@@ -167,18 +169,19 @@ def _ended(run: Run, stats: Mapping[str, Any]) -> Run:
         run = _with_host(run, name, since=None, counts=counts, errors=host.errors[max(rescued, 0) :])
         if name in found:
             warnings = _distinct(*host.warnings, *found[name]["warnings"])
-            run = _with_host(run, name, storage=_storage(found[name]), warnings=warnings)
+            storage = _storage(found[name], found[name]["phases"])
+            run = _with_host(run, name, storage=storage, warnings=warnings)
     return run
 
 
-def _storage(found: Mapping[str, Any]) -> Storage:
+def _storage(found: Mapping[str, Any], phases: Sequence[Mapping[str, Any]]) -> Storage:
     return Storage(
         driver=found["driver"],
         source=found["source"],
         size_bytes=found["size_bytes"],
         used_bytes=found["used_bytes"],
         can_clone=found["can_clone"],
-        phases=tuple(Phase(each["name"], each["ms"], each.get("target_ms")) for each in found["phases"]),
+        phases=tuple(Phase(each["name"], each["ms"], each.get("target_ms")) for each in phases),
     )
 
 

@@ -143,3 +143,19 @@ def test_requirements_that_cannot_be_had_end_in_a_sentence(requirements: tuple[P
     requirements[0].write_text("./nowhere\n")
     with pytest.raises(environment.EnvironmentFailed, match="ended with status 1"):
         environment.ensure(Path(sys.executable), VERSION, requirements)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "given"),
+    [
+        (["--check"], True),
+        (["-C"], True),
+        (["-CD"], True),
+        (["-vvC"], True),
+        (["-e", "name=-C"], False),
+        (["-eC=1"], False),
+        (["--limit", "C"], False),
+    ],
+)
+def test_check_mode_is_recognised_among_other_letters(arguments: list[str], *, given: bool) -> None:
+    assert playbooks._among(arguments, ("-C", "--check")) is given

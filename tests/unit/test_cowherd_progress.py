@@ -116,3 +116,12 @@ def test_no_host_matched(tmp_path_factory: pytest.TempPathFactory) -> None:
     recording = record(tmp_path_factory.mktemp("nobody"), "--limit", "nobody")
     assert recording.status != 0
     assert reduce(advance, recording.events, Run()).hosts == {}
+
+
+def test_a_pool_is_known_from_where_it_was_made_when_nothing_was_timed() -> None:
+    pool = {"driver": "dir", "source": "/srv", "size_bytes": None, "used_bytes": None, "can_clone": False}
+    event = {
+        "event": "runner_on_ok",
+        "event_data": {"host": "pi", "task": "Have the pool", "res": {"changed": False, "storage_pools": [pool]}},
+    }
+    assert advance(Run(), event).hosts["pi"].storage == Storage("dir", "/srv", None, None, can_clone=False, phases=())

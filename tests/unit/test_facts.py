@@ -173,6 +173,14 @@ def test_minimum_version(minimum: str, suffices: bool) -> None:
 
 
 @pytest.mark.parametrize(
+    ("minimum", "suffices"),
+    [("6.0.3", True), ("6.0.4", False), ("1:6.0.3", True), ("1:6.0.4", False), ("2:6.0", False)],
+)
+def test_a_vendors_epoch_counts_only_where_the_minimum_has_one(minimum: str, suffices: bool) -> None:
+    assert facts.is_enough("1:6.0.3-debian12-202411081902", minimum) is suffices
+
+
+@pytest.mark.parametrize(
     ("offers", "from_backports", "expected"),
     [
         ({"incus-base": [("6.0.4-2", "trixie")], "incus": [("6.0.4-2", "trixie")]}, False, ("incus-base", "6.0.4-2")),
