@@ -85,7 +85,7 @@ options:
     type: dict
     suboptions:
       url:
-        description: Where to ask. C({address}) in it stands for the IPv4 address of the container.
+        description: Where to ask. C({address}) in it stands for the address of the container.
         type: str
         required: true
       status:
@@ -97,7 +97,7 @@ options:
         type: float
         default: 30
   network_timeout:
-    description: Seconds to wait for the IPv4 address.
+    description: Seconds to wait for the address, which is an IPv4 one unless the network has IPv6 alone.
     type: float
     default: 30
   targets:
@@ -189,7 +189,7 @@ ok:
   returned: when a container was launched
   sample: true
 address:
-  description: IPv4 address that the last container had; null when it has no NIC.
+  description: Address that the last container had, IPv4 unless the network has IPv6 alone; null when it has no NIC.
   type: str
   returned: when a container was launched
   sample: 10.140.3.17

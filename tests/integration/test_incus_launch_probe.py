@@ -64,6 +64,14 @@ def test_phases_are_timed(host: Incusd) -> None:
     assert (result["storage_pool"]["name"], result["storage_pool"]["driver"], result["runs"]) == ("fast", "btrfs", 3)
 
 
+def test_a_network_of_ipv6_alone_gives_an_ipv6_address(host: Incusd) -> None:
+    config = {"ipv4.address": "none", "ipv6.address": "fd42:c0:ed::1/64", "ipv6.nat": "false"}
+    host.run("network", "set", host.bridge, *(f"{key}={value}" for key, value in config.items()))
+    result = run(host)
+    assert not result.get("failed"), result
+    assert result["address"].startswith("fd42:c0:ed:")
+
+
 def test_container_without_network_on_another_pool(host: Incusd) -> None:
     host.run("storage", "create", "slow", "dir")
     host.run("profile", "create", "bare")
@@ -92,7 +100,7 @@ def test_failures_leave_nothing(host: Incusd) -> None:
     assert "answer 201" in refused(
         host, command=SERVER, http={"url": "http://{address}:8080/", "status": 201, "timeout": 0.5}
     )
-    assert "no IPv4 address" in refused(host, network_timeout=0)
+    assert "no address within" in refused(host, network_timeout=0)
 
 
 def test_bad_input_is_refused(host: Incusd) -> None:

@@ -44,5 +44,5 @@ def test_a_subnet_overlaps_nothing_and_is_the_same_each_time(seed: str, taken: l
 
 
 def test_a_host_that_reaches_everything_is_told_what_to_do() -> None:
-    with pytest.raises(CowError, match="Give the network's ipv4.address"):
+    with pytest.raises(CowError, match=r"Give the network's ipv4\.address"):
         subnets.unused([IPv4Network("10.0.0.0/8")], "")

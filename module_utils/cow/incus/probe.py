@@ -48,7 +48,7 @@ class File:
 
 @dataclass(frozen=True)
 class Http:
-    """A request that the container has to answer. url: with {address} where its IPv4 address belongs."""
+    """A request that the container has to answer. url: with {address} where its address belongs."""
 
     url: str
     status: int = 200
@@ -233,9 +233,9 @@ def _launch(server: Server, wanted: Wanted) -> Run:
             server.put("instances", name, "state", body={"action": "start", "timeout": -1}, etag="")
         devices = server.get("instances", name)["expanded_devices"]
         with _listening():
-            if any(device["type"] == "nic" for device in devices.values()):
+            if families := _families(server, devices):
                 with _timed(phases, "network"):
-                    address = _wait_for_address(server, name, wanted.network_timeout)
+                    address = _wait_for_address(server, name, families, wanted.network_timeout)
             if wanted.files:
                 with _timed(phases, "push"):
                     _push(server, name, wanted.files)
@@ -281,22 +281,34 @@ def _devices(server: Server, wanted: Wanted) -> Devices:
     return {**wanted.devices, root: {"type": "disk", "path": "/", **both.get(root, {}), "pool": wanted.pool}}
 
 
-def _wait_for_address(server: Server, name: str, timeout: float) -> str:
+def _families(server: Server, devices: Devices) -> frozenset[str]:
+    """Say which addresses count: IPv4 where a network has it, IPv6 where that is all it has; none without a NIC."""
+    nics = [device for device in devices.values() if device["type"] == "nic"]
+    found = [server.find("networks", nic["network"]) if "network" in nic else None for nic in nics]
+    return frozenset(_family(network.body["config"]) if network else "inet" for network in found)
+
+
+def _family(network: Mapping[str, str]) -> str:
+    has_only_ipv6 = network.get("ipv4.address") == "none" and network.get("ipv6.address") not in (None, "none")
+    return "inet6" if has_only_ipv6 else "inet"
+
+
+def _wait_for_address(server: Server, name: str, families: frozenset[str], timeout: float) -> str:
     deadline = time.monotonic() + timeout
-    while not (address := _address(server.get("instances", name, "state"))):
+    while not (address := _address(server.get("instances", name, "state"), families)):
         if time.monotonic() > deadline:
             raise CowError(
-                f"The container got no IPv4 address within {timeout:g} s. Look at the network that its NIC is on, "
+                f"The container got no address within {timeout:g} s. Look at the network that its NIC is on, "
                 f"and whether the image asks for one by DHCP."
             )
         time.sleep(_POLL)
     return address
 
 
-def _address(state: Mapping[str, Any]) -> str:
+def _address(state: Mapping[str, Any], families: frozenset[str]) -> str:
     interfaces = (state["network"] or {}).values()
-    addresses = (address for interface in interfaces for address in interface["addresses"])
-    return next((str(one["address"]) for one in addresses if one["family"] == "inet" and one["scope"] == "global"), "")
+    addresses = (one for interface in interfaces for one in interface["addresses"] if one["scope"] == "global")
+    return next((str(one["address"]) for one in addresses if one["family"] in families), "")
 
 
 def _push(server: Server, name: str, files: Sequence[File]) -> None:
@@ -329,7 +341,7 @@ def _parts(url: str) -> list[str]:
 def _wait_for_answer(wanted: Http, address: str) -> None:
     if "{address}" in wanted.url and not address:
         raise CowError(f"The request to {wanted.url} needs the address of the container, which has no NIC.")
-    url = wanted.url.replace("{address}", address)
+    url = wanted.url.replace("{address}", f"[{address}]" if ":" in address else address)
     deadline = time.monotonic() + wanted.timeout
     while (answer := _ask(url, wanted.timeout)) != str(wanted.status):
         if time.monotonic() > deadline:
