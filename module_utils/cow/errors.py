@@ -13,3 +13,7 @@ class CowError(Exception):
 
 class Drift(CowError):
     """What exists cannot be turned into what is wanted without losing something."""
+
+
+class NotYetKnown(CowError):
+    """What is to be done can only be told in the run itself. In check mode that is a warning and not a failure."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
-from .errors import CowError
+from .errors import CowError, NotYetKnown
 
 State = Mapping[str, Any]
 Observed = TypeVar("Observed")
@@ -102,22 +102,28 @@ def converge(
     """Observe, plan, apply unless in check mode, and end the module with what is then there.
 
     observe: reads the host, never writes. Called once more after a change, for the return values.
-    plan: pure; raises CowError when what is wanted cannot be had.
+    plan: pure; raises CowError when what is wanted cannot be had. NotYetKnown from either of both ends check mode with
+        a warning and no steps.
     describe: return values from what was observed. In check mode that is the host as it is, without the steps.
     """
     done: list[str] = []
     try:
-        found = observe()
-        planned = plan(found)
-        _refuse_loss(planned, module.params)
-        for warning in planned.warnings:
-            module.warn(warning)
-        if planned.steps and not module.check_mode:
-            _apply(planned, done)
+        with _system_errors_in_words():
             found = observe()
-        described = describe(found)
+            planned = plan(found)
+            _refuse_loss(planned, module.params)
+            for warning in planned.warnings:
+                module.warn(warning)
+            if planned.steps and not module.check_mode:
+                _apply(planned, done)
+                found = observe()
+            described = describe(found)
     except CowError as error:
-        module.fail_json(msg=_with_progress(str(error), done), changed=bool(done), steps=done)
+        if module.check_mode and isinstance(error, NotYetKnown):
+            module.warn(str(error))
+            module.exit_json(changed=False, diff=[], steps=[])
+        else:
+            module.fail_json(msg=_with_progress(str(error), done), changed=bool(done), steps=done)
         return
     module.exit_json(
         changed=bool(planned.steps),
@@ -129,9 +135,10 @@ def converge(
 
 @contextlib.contextmanager
 def explained(module: Module) -> Iterator[None]:
-    """End the module with the sentence of a CowError that leaves the block."""
+    """End the module with the sentence of a CowError, or of what the system refused, that leaves the block."""
     try:
-        yield
+        with _system_errors_in_words():
+            yield
     except CowError as error:
         module.fail_json(msg=str(error))
 
@@ -144,6 +151,18 @@ def report(module: Module, read: Callable[[], State], in_check_mode: Callable[[]
     with explained(module):
         found = in_check_mode() if in_check_mode and module.check_mode else read()
         module.exit_json(changed=False, **found)
+
+
+@contextlib.contextmanager
+def _system_errors_in_words() -> Iterator[None]:
+    """Turn what the system refused (no space left, no permission) into a CowError; without its words it is a bug."""
+    try:
+        yield
+    except OSError as error:
+        if not error.strerror:
+            raise
+        refusal = f"did not let {error.filename} be used" if error.filename else "refused"
+        raise CowError(f"The system {refusal}: {error.strerror}.") from error
 
 
 def _apply(planned: Plan, done: list[str]) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from ansible.module_utils.cow.errors import CowError
+from ansible.module_utils.cow.errors import CowError, NotYetKnown
 from ansible.module_utils.cow.plan import Plan, Step, converge, explained, report
 from hypothesis import given
 from hypothesis import strategies as st
@@ -179,3 +179,41 @@ def test_bad_input_ends_in_its_sentence() -> None:
 def refuse(module: Recorder) -> None:
     with explained(module):
         fail()
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            OSError(28, "No space left on device", "/srv/x"),
+            "The system did not let /srv/x be used: No space left on device.",
+        ),
+        (OSError(28, "No space left on device"), "The system refused: No space left on device."),
+    ],
+)
+def test_what_the_system_refuses_is_said_in_words(error: OSError, said: str) -> None:
+    def refuse() -> None:
+        raise error
+
+    in_plan, in_block = Recorder(), Recorder()
+    converge(in_plan, lambda: None, lambda _: Plan.of(Step("look", run=lambda: None), Step("write", run=refuse)))
+    assert in_plan.result["msg"] == f"{said} Done before that: look."
+    with explained(in_block):
+        refuse()
+    assert in_block.result["msg"] == said
+
+
+def test_an_error_without_words_is_a_bug() -> None:
+    with pytest.raises(OSError, match="odd"), explained(Recorder()):
+        raise OSError("odd")
+
+
+def test_what_only_the_run_can_know_is_a_warning_in_check_mode() -> None:
+    def observe() -> None:
+        raise NotYetKnown("The daemon is down.")
+
+    check, run = Recorder(check_mode=True), Recorder()
+    for module in (check, run):
+        converge(module, observe, lambda _: Plan())
+    assert (check.result, check.warnings) == ({"changed": False, "diff": [], "steps": []}, ["The daemon is down."])
+    assert run.result["msg"] == "The daemon is down."
