@@ -78,8 +78,9 @@ options:
     default: /var/lib/incus/unix.socket
   pending:
     description:
-      - Incus is about to be installed by the same play. When there is no daemon, an empty one is assumed,
+      - Incus is about to be installed or started by the same play. When there is no daemon, an empty one is assumed,
         so that check mode can say what a run does on a host where nothing is installed yet.
+      - A daemon that is down but has a database is not guessed at. Check mode then warns and names no steps.
     type: bool
     default: false
 """

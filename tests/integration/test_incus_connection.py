@@ -18,7 +18,7 @@ import pytest
 from tests.support import needs
 from tests.support.ansible import ROOT, run_module
 from tests.support.incus_runs import refused, run
-from tests.support.incusd import Incusd
+from tests.support.incusd import Incusd, running
 
 MODULES: dict[str, dict[str, Any]] = {
     "incus_storage_pool": {"name": "fast", "size": "1GiB", "path": "/proc"},
@@ -144,3 +144,28 @@ def test_pending_does_not_hide_a_daemon_that_is_there(incusd: Incusd) -> None:
     incusd.run("storage", "create", "fast", "dir")
     message = refused(incusd, "incus_storage_pool", name="fast", size="1GiB", pending=True)
     assert "Pool fast has driver dir" in message
+
+
+@pytest.mark.parametrize("module", list(MODULES))
+def test_what_a_stopped_daemon_holds_is_not_guessed(tmp_path: Path, module: str) -> None:
+    needs.root("modules take a lock")
+    (tmp_path / "database").mkdir()
+    options = {**MODULES[module], "socket": str(tmp_path / "unix.socket"), "pending": True}
+    said = f"The Incus daemon in {tmp_path} is down; what is to be done on the server can only be told once it runs."
+    planned = run_module(module, options, check=True)
+    assert (planned["changed"], planned["steps"]) == (False, [])
+    assert said in str(planned["warnings"])
+    assert run_module(module, options)["msg"] == said
+
+
+def test_a_cluster_is_left_as_it_is() -> None:
+    needs.incus()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    with running() as daemon:
+        daemon.api("PATCH", "/1.0", {"config": {"core.https_address": address}})
+        daemon.run("cluster", "enable", "one")
+        for module, options in MODULES.items():
+            assert "is a member of a cluster" in refused(daemon, module, **options)
+        assert run(daemon, "incus_storage_pool_info")["pools"] == []

@@ -85,6 +85,10 @@ class Server:
         offered = self.get()["environment"]["storage_supported_drivers"]
         return frozenset(driver["Name"] for driver in offered)
 
+    def clustered(self) -> bool:
+        """Say whether the daemon is a member of a cluster."""
+        return bool(self.get()["environment"]["server_clustered"])
+
     def extensions(self) -> frozenset[str]:
         """Return the names of the API extensions that the daemon has."""
         return frozenset(self.get()["api_extensions"])

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
 from .. import lock
+from ..errors import CowError, NotYetKnown
 from ..plan import Module, explained
 from .client import DEFAULT_SOCKET, Found, Server, ServerUnreachable, connect
 
@@ -72,10 +74,35 @@ class FutureServer(Server):
         return frozenset()
 
 
+class StoppedServer(Server):
+    """A daemon that is down and has a past: asking it fails, as what it has is known only once it runs again."""
+
+    def get(self, *_path: str, **_query: str | int) -> NoReturn:
+        """Refuse to guess."""
+        raise NotYetKnown(
+            f"The Incus daemon in {self.folder} is down; what is to be done on the server can only be told once it runs."
+        )
+
+    def find(self, *path: str, **query: str | int) -> NoReturn:
+        """Refuse to guess."""
+        self.get(*path, **query)
+
+
 def _server(socket: str, *, pending: bool) -> Server:
     try:
-        return connect(socket)
+        server = connect(socket)
     except ServerUnreachable:
         if not pending:
             raise
-        return FutureServer(socket)
+        return _absent_server(socket)
+    if server.clustered():
+        raise CowError(
+            f"The Incus daemon at {socket} is a member of a cluster, whose pools and networks are made on every member together. "
+            f"It is left as it is: use `incus` for it, or take the daemon out of the cluster."
+        )
+    return server
+
+
+def _absent_server(socket: str) -> Server:
+    stopped = StoppedServer(socket)
+    return stopped if (Path(stopped.folder) / "database").exists() else FutureServer(socket)
