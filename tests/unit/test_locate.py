@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import yaml
 from ansible.module_utils.cow.blockdev import Device
 from ansible.module_utils.cow.errors import CowError
 from ansible.module_utils.cow.incus import locate
@@ -20,7 +22,7 @@ WISH = Wish("fast")
 UNUSED, USED = Device("/dev/sda", GIB, ""), Device("/dev/sda", GIB, "ext4 (filesystem)")
 ON_BTRFS = replace(GROUND, file_system="btrfs")
 ON_ZFS = replace(GROUND, root_pool="rpool")
-EMPTY, FULL = Dataset("tank/incus", ()), Dataset("tank/incus", ("tank/incus/c1",))
+EMPTY = Dataset("tank/incus", "filesystem", Size(98304))
 
 
 @pytest.mark.parametrize(
@@ -63,7 +65,9 @@ EMPTY, FULL = Dataset("tank/incus", ()), Dataset("tank/incus", ("tank/incus/c1",
             "zfs",
             {"source": "tank/incus"},
         ),
-        (replace(WISH, dataset="tank/incus", path="/srv"), ON_BTRFS, "subvolume", "btrfs", {"source": "/srv/fast"}),
+        (replace(WISH, dataset="tank/incus", path="/srv"), ON_BTRFS, "dataset", "zfs", {"source": "tank/incus"}),
+        (WISH, replace(ON_ZFS, dataset=EMPTY), "dataset", "zfs", {"source": "rpool/fast"}),
+        (WISH, replace(ON_ZFS, drivers=frozenset({"dir", "btrfs"})), "loop", "btrfs", {"size": "50GiB"}),
         (WISH, ON_ZFS, "dataset", "zfs", {"source": "rpool/fast"}),
         (replace(WISH, driver="btrfs"), ON_ZFS, "loop", "btrfs", {"size": "50GiB"}),
         (replace(WISH, path="/srv"), replace(ON_BTRFS, loop_file="/x/fast.img"), "subvolume", "btrfs", None),
@@ -90,7 +94,9 @@ def test_place(wish: Wish, ground: Ground, kind: str, driver: str, config: Mappi
         (replace(WISH, source="/srv/x", driver="zfs"), ON_BTRFS, "driver zfs wants a dataset"),
         (replace(WISH, source="/var/lib/incus/x"), ON_BTRFS, "begins like the daemon's own folder"),
         (replace(WISH, path="/var/lib/incus-pools"), ON_BTRFS, "begins like the daemon's own folder"),
-        (replace(WISH, dataset="tank/incus"), replace(GROUND, dataset=FULL), "tank/incus is not empty"),
+        (replace(WISH, dataset="tank"), GROUND, "Name a dataset in it for Incus to take: tank/fast"),
+        (replace(WISH, source="tank"), GROUND, "Name a dataset in it for Incus to take: tank/fast"),
+        (replace(WISH, dataset="tank/incus", driver="btrfs"), GROUND, "to be in the ZFS dataset tank/incus. Name one"),
         (WISH, replace(GROUND, free=Size(4 * GIB.bytes)), "wants a loop file of 5GiB, but"),
         (replace(WISH, size="200GiB"), GROUND, "has only 100.0 GiB free"),
         (replace(WISH, size="0"), GROUND, "the smallest is 128MiB"),
@@ -104,6 +110,82 @@ def test_no_place(wish: Wish, ground: Ground, said: str) -> None:
     with pytest.raises(CowError) as refusal:
         locate.choose(wish, ground)
     assert said in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "said"),
+    [
+        (replace(EMPTY, below=("tank/incus/c1",)), "is not empty: it holds tank/incus/c1."),
+        (replace(EMPTY, files=("letters",)), "is not empty: it holds letters."),
+        (replace(EMPTY, referenced=Size(2 << 20)), "is not empty: it holds 2.0 MiB."),
+        (replace(EMPTY, kind="volume"), "is not empty: it is a volume."),
+    ],
+)
+def test_a_dataset_with_something_in_it_is_left_alone(dataset: Dataset, said: str) -> None:
+    for wish, ground in [
+        (replace(WISH, dataset="tank/incus"), GROUND),
+        (replace(WISH, source="tank/incus"), GROUND),
+        (WISH, ON_ZFS),
+    ]:
+        with pytest.raises(CowError) as refusal:
+            locate.choose(wish, replace(ground, dataset=dataset))
+        assert said in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("wish", "ground", "said"),
+    [
+        (WISH, GROUND, ""),
+        (replace(WISH, path="/srv"), ON_BTRFS, ""),
+        (replace(WISH, path="/srv", dataset="tank/incus"), GROUND, ""),
+        (replace(WISH, path=locate.DEFAULT_PATH), replace(GROUND, file_system="ext4"), ""),
+        (
+            replace(WISH, path="/srv"),
+            replace(GROUND, file_system="ext4"),
+            (
+                "Pool fast is not in /srv, as it is on ext4, not on btrfs. "
+                "It is elsewhere: a loop file of 50GiB in /var/lib/incus/disks."
+            ),
+        ),
+        (
+            replace(WISH, path="/srv"),
+            replace(ON_ZFS, file_system="zfs"),
+            "Pool fast is not in /srv, as it is on zfs, not on btrfs. It is elsewhere: a new dataset rpool/fast.",
+        ),
+        (
+            replace(WISH, path="/srv", driver="zfs"),
+            ON_BTRFS,
+            (
+                "Pool fast is not in /srv, as driver zfs takes no path. "
+                "It is elsewhere: a loop file of 50GiB in /var/lib/incus/disks."
+            ),
+        ),
+    ],
+)
+def test_a_path_that_is_passed_over_is_named(wish: Wish, ground: Ground, said: str) -> None:
+    assert locate.choose(wish, ground).warning == said
+
+
+def test_the_path_of_the_role_counts_as_its_default() -> None:
+    defaults = Path(__file__).parents[2] / "roles/cow_pool/defaults/main.yml"
+    assert yaml.safe_load(defaults.read_text())["cow_pool_path"] == locate.DEFAULT_PATH
+
+
+@pytest.mark.parametrize(
+    ("wish", "ground", "expected"),
+    [
+        (WISH, GROUND, ""),
+        (WISH, ON_ZFS, "rpool/fast"),
+        (WISH, replace(ON_ZFS, drivers=frozenset({"dir", "btrfs"})), ""),
+        (replace(WISH, dataset="tank/x"), ON_ZFS, "tank/x"),
+        (replace(WISH, source="tank/x"), ON_ZFS, "tank/x"),
+        (replace(WISH, source="/srv/x"), ON_ZFS, ""),
+        (replace(WISH, device="/dev/sda"), ON_ZFS, ""),
+        (replace(WISH, driver="btrfs"), ON_ZFS, ""),
+    ],
+)
+def test_the_dataset_that_is_looked_at(wish: Wish, ground: Ground, expected: str) -> None:
+    assert locate._dataset(wish, ground) == expected
 
 
 @pytest.mark.parametrize(

@@ -144,6 +144,13 @@ def test_errors(state: Found, params: dict[str, Any], said: str, drift: str) -> 
     assert said in str(refusal.value)
 
 
+def test_a_path_that_is_passed_over_is_a_warning_when_the_pool_is_made() -> None:
+    on_ext4 = replace(GROUND, file_system="ext4")
+    for pool, warned in ((None, True), (DIR, True), (LOOP, False)):
+        plan = pools.plan(SERVER, found(pool, ground=on_ext4), wanted(path="/srv", recreate_empty=True))
+        assert bool(plan.warnings) == warned
+
+
 def test_what_goes_with_the_pool_is_no_leftover() -> None:
     assert titles(found(DIR, ground=replace(GROUND, mount_point=FOLDER)), wanted(recreate_empty=True))
     assert titles(found(HALF_MADE, ground=replace(GROUND, mount_point=FOLDER, loop_file=IMAGE)), wanted())

@@ -69,6 +69,9 @@ class Server:
     is what the error says. Reads are repeated once on a fresh connection, which a daemon's restart makes necessary.
     """
 
+    is_to_come = False
+    """Whether the daemon is only assumed, as it is still to be installed."""
+
     def __init__(self, path: str) -> None:
         """`path`: of the socket. Nothing is opened before the first request."""
         self._path = path

@@ -65,9 +65,11 @@ class FutureServer(Server):
         """Answer as an empty server."""
         return None
 
+    is_to_come = True
+
     def drivers(self) -> frozenset[str]:
-        """Assume what the role incus_host installs tools for, and that ZFS is there when it is asked for."""
-        return frozenset({"dir", "btrfs", "zfs"})
+        """Assume what the role incus_host installs tools for."""
+        return frozenset({"dir", "btrfs"})
 
     def extensions(self) -> frozenset[str]:
         """Assume none."""
@@ -80,7 +82,8 @@ class StoppedServer(Server):
     def get(self, *_path: str, **_query: str | int) -> NoReturn:
         """Refuse to guess."""
         raise NotYetKnown(
-            f"The Incus daemon in {self.folder} is down; what is to be done on the server can only be told once it runs."
+            f"The Incus daemon in {self.folder} is down; "
+            f"what is to be done on the server can only be told once it runs."
         )
 
     def find(self, *path: str, **query: str | int) -> NoReturn:
@@ -97,8 +100,8 @@ def _server(socket: str, *, pending: bool) -> Server:
         return _absent_server(socket)
     if server.clustered():
         raise CowError(
-            f"The Incus daemon at {socket} is a member of a cluster, whose pools and networks are made on every member together. "
-            f"It is left as it is: use `incus` for it, or take the daemon out of the cluster."
+            f"The Incus daemon at {socket} is a member of a cluster, whose pools and networks are made "
+            f"on every member together. It is left as it is: use `incus` for it, or take it out of the cluster."
         )
     return server
 

@@ -1,7 +1,8 @@
 """Where a new storage pool is to live.
 
-The order: what the inventory names; else an unused block device named there; else the btrfs file system of a path;
-else an empty ZFS dataset; else a btrfs loop file. A plain directory only when it is asked for in words.
+The order: what the inventory names; else an unused block device named there; else an empty ZFS dataset named there;
+else the btrfs file system of a path; else a dataset in the ZFS pool of the root file system; else a btrfs loop file. A
+plain directory only when it is asked for in words.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ AUTO = "auto"
 DRIVERS = (AUTO, "btrfs", "zfs", "dir")
 CLONING_DRIVERS = frozenset({"btrfs", "zfs", "lvm", "ceph", "linstor", "truenas"})
 """Drivers of Incus with which a new instance is a clone of its image ("Storage drivers", feature table)."""
+DEFAULT_PATH = "/var/lib/cowherd/pools"
+"""What the role cow_pool gives as path where the operator names none."""
 SMALLEST_LOOP = Size(5 * GIB.bytes)
 """The smallest loop file that is made without being asked for in words; also the least that Incus itself chooses."""
 LEAST_LOOP = Size(128 << 20)
@@ -30,7 +33,8 @@ LEAST_LOOP = Size(128 << 20)
 class Wish:
     """What the operator says about where the pool lives; "" where nothing is said.
 
-    source: exactly this device, path or dataset. device, path, dataset: to be used if possible, in this order.
+    source: exactly this device, path or dataset. device, dataset, path: where to be instead, in this order; the path
+    only if it is on btrfs.
     size: of a loop file; "" for half of what is free.
     """
 
@@ -49,8 +53,9 @@ class Ground:
 
     free: of the file system under the daemon's folder, where a loop file would be. options_of_mkfs: whether the daemon
     passes them on. file_system: of the wish's path. file: one that stands where the wish's path is or has a folder.
-    root_pool: the ZFS pool that the host's root file system is on. loop_file, mount_point: where the daemon would put
-    those of the new pool, when there is something already; "" when there is nothing.
+    dataset: the one that the pool would be in. root_pool: the ZFS pool that the host's root file system is on.
+    loop_file, mount_point: where the daemon would put those of the new pool, when there is something already; "" when
+    there is nothing.
     """
 
     daemon_folder: str
@@ -77,12 +82,16 @@ class Ground:
 
 @dataclass(frozen=True)
 class Location:
-    """The decision: driver and configuration for Incus, what kind of place it is, and why this one."""
+    """The decision: driver and configuration for Incus, what kind of place it is, and why this one.
+
+    warning: what the operator named and does not get.
+    """
 
     driver: str
     config: Mapping[str, str]
     kind: str
     why: str
+    warning: str = ""
 
 
 def observe(wish: Wish, server: Server) -> Ground:
@@ -90,20 +99,21 @@ def observe(wish: Wish, server: Server) -> Ground:
     path = _subvolume_path(wish)
     root = mounts.under(Path("/"))
     daemon_folder = Path(server.folder)
-    return Ground(
+    ground = Ground(
         daemon_folder=server.folder,
         free=mounts.free(daemon_folder),
-        drivers=_drivers(server),
+        drivers=_drivers(wish, server),
         options_of_mkfs="storage_create_options" in server.extensions(),
         file_system=mounts.under(Path(path)).fstype if path else "",
         path_exists=bool(path) and os.path.lexists(path),
         file=_file(Path(path)) if path else "",
         device=blockdev.inspect(_device_path(wish)) if _device_path(wish) else None,
-        dataset=zfs.find(_dataset_name(wish)) if _dataset_name(wish) else None,
         root_pool=root.source.split("/")[0] if root.fstype == "zfs" else "",
         loop_file=_existing(daemon_folder / "disks" / f"{wish.name}.img"),
         mount_point=_existing(daemon_folder / "storage-pools" / wish.name),
     )
+    dataset = _dataset(wish, ground)
+    return replace(ground, dataset=zfs.find(dataset) if dataset else None)
 
 
 def check(wish: Wish) -> None:
@@ -117,8 +127,9 @@ def check(wish: Wish) -> None:
     for path in (wish.path, wish.device, wish.source if takes_no_dataset else ""):
         if path:
             names.absolute_path(path)
-    if _dataset_name(wish):
-        names.dataset(_dataset_name(wish))
+    for dataset in (_source_dataset(wish), wish.dataset):
+        if dataset:
+            names.dataset(dataset)
 
 
 def choose(wish: Wish, ground: Ground) -> Location:
@@ -152,19 +163,27 @@ def _choice(wish: Wish, ground: Ground) -> Location:
         return _as_named(wish, ground)
     if wish.device:
         return _on_device(wish, wish.device, ground)
+    if wish.dataset:
+        return _in_dataset(wish, wish.dataset, ground)
     if wish.path and wish.driver != "zfs":
         _refuse_file(ground)
-    if wish.path and wish.driver != "zfs" and ground.file_system == "btrfs":
-        return _in_subvolume(wish, f"{wish.path}/{wish.name}", ground)
-    dataset = wish.dataset or (f"{ground.root_pool}/{wish.name}" if ground.root_pool else "")
-    if dataset and wish.driver != "btrfs":
-        return _in_dataset(dataset, ground)
-    return _in_loop_file(wish, ground)
+        if ground.file_system == "btrfs":
+            return _in_subvolume(wish, f"{wish.path}/{wish.name}", ground)
+    dataset = _dataset(wish, ground)
+    location = _in_dataset(wish, dataset, ground) if dataset else _in_loop_file(wish, ground)
+    return replace(location, warning=_passed_over(wish, ground, location))
+
+
+def _passed_over(wish: Wish, ground: Ground, location: Location) -> str:
+    if wish.path in ("", DEFAULT_PATH):
+        return ""
+    hindrance = "driver zfs takes no path" if wish.driver == "zfs" else f"it is on {ground.file_system}, not on btrfs"
+    return f"Pool {wish.name} is not in {wish.path}, as {hindrance}. It is elsewhere: {location.why}."
 
 
 def _as_named(wish: Wish, ground: Ground) -> Location:
-    if _dataset_name(wish):
-        return _in_dataset(wish.source, ground)
+    if _source_dataset(wish):
+        return _in_dataset(wish, wish.source, ground)
     if ground.device is not None:
         return _on_device(wish, wish.source, ground)
     _refuse_file(ground)
@@ -200,10 +219,18 @@ def _in_subvolume(wish: Wish, path: str, ground: Ground) -> Location:
     return Location("btrfs", {"source": path}, "subvolume", f"a subvolume at {path}, which is on btrfs")
 
 
-def _in_dataset(name: str, ground: Ground) -> Location:
-    if ground.dataset is not None and not ground.dataset.empty:
-        raise CowError(f"The dataset {name} is not empty. Name an empty one, or one that does not exist yet.")
-    return Location("zfs", {"source": name}, "dataset", f"the dataset {name} is empty")
+def _in_dataset(wish: Wish, name: str, ground: Ground) -> Location:
+    if wish.driver == "btrfs":
+        raise CowError(f"Pool {wish.name} is to have the driver btrfs, and to be in the ZFS dataset {name}. Name one.")
+    if "/" not in name:
+        raise CowError(f"{name} is a whole ZFS pool. Name a dataset in it for Incus to take: {name}/{wish.name}.")
+    if ground.dataset is not None and ground.dataset.content:
+        raise CowError(
+            f"The dataset {name} is not empty: {ground.dataset.content}. It is left alone, as Incus would delete all "
+            f"that is in it with the pool. Name an empty one, or one that does not exist yet."
+        )
+    why = f"a new dataset {name}" if ground.dataset is None else f"the dataset {name}, which is empty"
+    return Location("zfs", {"source": name}, "dataset", why)
 
 
 def _in_loop_file(wish: Wish, ground: Ground) -> Location:
@@ -230,21 +257,34 @@ def _loop_size(wish: Wish, ground: Ground) -> Size:
     return size
 
 
-def _dataset_name(wish: Wish) -> str:
+def _dataset(wish: Wish, ground: Ground) -> str:
+    """The dataset that the pool would be in, "" when it would not be in one."""
     if wish.source:
-        return "" if wish.source.startswith("/") or wish.driver == "dir" else wish.source
-    return wish.dataset
+        return _source_dataset(wish)
+    if wish.device or wish.driver in ("btrfs", "dir"):
+        return ""
+    in_root_pool = f"{ground.root_pool}/{wish.name}" if ground.root_pool and "zfs" in ground.drivers else ""
+    return wish.dataset or in_root_pool
+
+
+def _source_dataset(wish: Wish) -> str:
+    return "" if wish.source.startswith("/") or wish.driver == "dir" else wish.source
 
 
 def _device_path(wish: Wish) -> str:
     return wish.source if wish.source.startswith("/") else wish.device
 
 
-def _drivers(server: Server) -> frozenset[str]:
+def _drivers(wish: Wish, server: Server) -> frozenset[str]:
     """What the daemon offers, and btrfs where the host has it by now: the daemon looks for tools when it starts."""
     kernel = host.file_systems()
     has_btrfs = tools.find("mkfs.btrfs") and "btrfs" in (*kernel.known, *kernel.loadable)
-    return server.drivers() | ({"btrfs"} if has_btrfs else frozenset())
+    will_have_zfs = server.is_to_come and (_asks_for_zfs(wish) or Path("/dev/zfs").exists())
+    return server.drivers() | ({"btrfs"} if has_btrfs else frozenset()) | ({"zfs"} if will_have_zfs else frozenset())
+
+
+def _asks_for_zfs(wish: Wish) -> bool:
+    return wish.driver == "zfs" or bool(_source_dataset(wish) or wish.dataset)
 
 
 def _subvolume_path(wish: Wish) -> str:

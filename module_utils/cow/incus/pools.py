@@ -267,7 +267,11 @@ def _create(server: Server, ground: Ground, wanted: Wanted) -> Plan:
         run=run,
         after={"driver": location.driver, **config},
     )
-    return Plan(steps=(step,), facts={"location": {"kind": location.kind, "why": location.why}})
+    return Plan(
+        steps=(step,),
+        warnings=(location.warning,) if location.warning else (),
+        facts={"location": {"kind": location.kind, "why": location.why}},
+    )
 
 
 def _make_folder(folder: Path) -> None:
