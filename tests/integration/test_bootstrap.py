@@ -85,11 +85,11 @@ def on_bare_system(request: pytest.FixtureRequest, tmp_path_factory: pytest.Temp
     proxies = {name: value for name, value in os.environ.items() if name.lower().endswith("_proxy")}
     variables = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", **proxies, **pip.variables}
 
-    def run(*argv: str, user: str = "root") -> subprocess.CompletedProcess[str]:
+    def run(*argv: str, user: str = "root", **more: str) -> subprocess.CompletedProcess[str]:
         namespace = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "bash", "-c", ENTER, "enter"]
         return subprocess.run(
             [*namespace, system, ROOT, f"{user}:", *argv],
-            env={**variables, "LENT": " ".join(pip.folders)},
+            env={**variables, **more, "LENT": " ".join(pip.folders)},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -117,3 +117,18 @@ def test_a_bare_system_installs_what_it_needs_once(on_bare_system: Run) -> None:
     again = on_bare_system("/checkout/cowherd", "site", "--", "--check", "--diff")
     assert again.returncode == 0
     assert "cowherd:" not in again.stderr
+
+
+@pytest.mark.parametrize("on_bare_system", ["trixie"], indirect=True)
+def test_a_person_with_sudo_needs_no_more(on_bare_system: Run) -> None:
+    prepare = [
+        "apt-get --quiet --quiet update",
+        "apt-get --quiet --quiet install --yes --no-install-recommends passwd sudo >/dev/null",
+        "useradd --create-home pia",
+        "echo 'pia ALL=(ALL) NOPASSWD: ALL' >/etc/sudoers.d/pia",
+    ]
+    prepared = on_bare_system("sh", "-c", " && ".join(prepare), DEBIAN_FRONTEND="noninteractive")
+    assert prepared.returncode == 0, prepared.stderr
+    run = on_bare_system("/checkout/cowherd", "site", "--", "--check", user="pia", HOME="/home/pia")
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "Would change\n" in run.stdout
