@@ -38,7 +38,8 @@ options:
   state:
     description:
       - V(present) makes the pool when there is none, grows its loop file and sets its configuration.
-      - V(absent) removes a pool that holds nothing but cached images. One that is in use is refused.
+      - V(absent) removes a pool that holds nothing but cached images. One that is in use is refused, and a V(dir) pool
+        with files that Incus does not know.
     type: str
     choices: [present, absent]
     default: present
@@ -46,7 +47,7 @@ options:
     description:
       - V(auto), V(btrfs), V(zfs) or V(dir).
       - V(auto) is satisfied by any driver that clones. For a new pool it takes the first that is possible of
-        O(source), O(device), O(path), O(dataset), the ZFS pool of the root file system, and a btrfs loop file.
+        O(source), O(device), O(dataset), O(path), the ZFS pool of the root file system, and a btrfs loop file.
         It never takes V(dir).
     type: str
     default: auto
@@ -60,11 +61,14 @@ options:
     type: path
   path:
     description:
-      - A folder. When it is on btrfs, a new pool is a subvolume in it.
+      - A folder. When it is on btrfs, a new pool is a subvolume in it; when it is not, the pool is elsewhere, and a
+        warning says where. There is none for C(/var/lib/cowherd/pools), which the role C(cow_pool) gives of itself.
       - Incus refuses a path that begins like its own folder, such as C(/var/lib/incus-pools).
     type: path
   dataset:
-    description: A ZFS dataset (POOL/NAME), empty or not existing yet, for a new pool.
+    description:
+      - A ZFS dataset (POOL/NAME) for a new pool, not existing yet or empty. One is empty that has no files, snapshots
+        or datasets in it; a volume or a whole ZFS pool is refused.
     type: str
   size:
     description:
@@ -230,7 +234,7 @@ def main() -> None:
         converge(
             module,
             observe=lambda: pools.observe(server, wanted.wish, profiles.read_all(server)),
-            plan=lambda found: pools.plan_absent(server, found.pool) if absent else pools.plan(server, found, wanted),
+            plan=lambda found: pools.plan_absent(server, found) if absent else pools.plan(server, found, wanted),
             describe=lambda found: pools.describe(found.pool),
         )
 

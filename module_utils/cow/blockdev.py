@@ -37,7 +37,7 @@ def inspect(path: str) -> Device | None:
         return None
     kernel = Path("/sys/dev/block") / f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}"
     size = Size(int((kernel / "size").read_text()) * 512)
-    return Device(path, size, _in_use(kernel, status.st_rdev) or _signature(path))
+    return Device(path, size, _in_use(kernel, status.st_rdev) or signature(path))
 
 
 def _in_use(kernel: Path, number: int) -> str:
@@ -55,7 +55,8 @@ def _in_use(kernel: Path, number: int) -> str:
     return ""
 
 
-def _signature(path: str) -> str:
+def signature(path: str) -> str:
+    """Say what a device or file begins with, as in "ext4 (filesystem)"; "" when blkid(8) recognises nothing."""
     found = process.run(["blkid", "-p", "-o", "export", "--", path], accept=(0, _NOTHING_FOUND))
     known = dict(re.findall(r"^([A-Z_]+)=(.*)$", found.stdout, re.MULTILINE))
     if "TYPE" in known:

@@ -11,6 +11,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import stat
 import struct
 import uuid
@@ -107,6 +108,12 @@ def default_id(path: Path) -> int:
             return int(struct.unpack_from("=Q", item)[0])
         offset += 32 + length
     return TOP_LEVEL
+
+
+def has_subvolumes(image: str) -> bool:
+    """Say whether the file system in a file, which need not be mounted, has a subvolume besides its top level."""
+    dumped = process.run(["btrfs", "inspect-internal", "dump-tree", "-t", "root", image]).stdout
+    return re.search(r"^\s*item \d+ key \(\d+ ROOT_ITEM ", dumped, re.MULTILINE) is not None
 
 
 @dataclass(frozen=True)

@@ -328,6 +328,15 @@ def test_half_made_pool_is_finished(incusd: Incusd) -> None:
     assert pool(incusd)["status"] != "Created"
     info = run(incusd, "incus_storage_pool_info", name="fast")
     assert info["pools"][0]["half_made"] is True
+    moved = image.rename(incusd.dir / "moved.img")
+    with btrfs(image, incusd.dir / "lost") as lost:
+        command("btrfs", "subvolume", "create", lost / "c1")
+    for options in ({"size": "1GiB"}, {"state": "absent"}):
+        message = refused(incusd, MODULE, name="fast", **options)
+        assert f"{image} is there and holds a btrfs with subvolumes, but pool fast is not in it" in message
+    image.write_bytes(b"x" * 8192)
+    assert "holds 8.0 KiB of data" in refused(incusd, MODULE, name="fast", size="1GiB")
+    moved.rename(image)
     runs = four(incusd, MODULE, name="fast", size="1GiB")
     assert [title.split(":")[0] for title in runs.do["steps"]] == [
         "delete the half-made storage pool fast (btrfs)",
@@ -427,3 +436,9 @@ def test_absent(incusd: Incusd, busybox_image: tuple[Path, Path]) -> None:
     incusd.run("profile", "device", "remove", "default", "root")
     four(incusd, MODULE, name="fast", state="absent")
     assert incusd.api("GET", "/1.0/images")
+
+
+def test_dir_pool_with_unrecorded_files_is_not_removed(incusd: Incusd) -> None:
+    run(incusd, MODULE, name="fast", driver="dir")
+    (incusd.dir / "storage-pools/fast/containers/lost").mkdir()
+    assert "files that Incus has no record of" in refused(incusd, MODULE, name="fast", state="absent")

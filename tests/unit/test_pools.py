@@ -198,13 +198,40 @@ def test_configuration_that_cannot_be_meant(params: dict[str, Any]) -> None:
     ],
 )
 def test_removal(pool: Pool | None, expected: list[str]) -> None:
-    assert pools.plan_absent(SERVER, pool).titles == expected
+    assert pools.plan_absent(SERVER, found(pool)).titles == expected
 
 
 @pytest.mark.parametrize("user", [INSTANCE, VOLUME, BUCKET, PROFILE_USER])
 def test_a_pool_in_use_is_not_removed(user: User) -> None:
     with pytest.raises(CowError, match=f"Pool fast is in use by {user.kind} x. It stays"):
-        pools.plan_absent(SERVER, replace(LOOP, users=(user,)))
+        pools.plan_absent(SERVER, found(replace(LOOP, users=(user,))))
+
+
+def test_a_pool_with_unrecorded_files_is_not_removed() -> None:
+    said = r"in use by files that Incus has no record of \(/p/containers/c1\)\. It stays"
+    with pytest.raises(CowError, match=said):
+        pools.plan_absent(SERVER, found(DIR, unrecorded=("/p/containers/c1",)))
+
+
+def test_a_pool_without_a_source_has_no_unrecorded_files() -> None:
+    assert pools._unrecorded(replace(DIR, config={})) == ()
+
+
+@pytest.mark.parametrize("pool", [HALF_MADE, ON_DEVICE])
+def test_a_foreign_loop_file_is_not_deleted_with_a_pool(pool: Pool) -> None:
+    state = found(pool, ground=replace(GROUND, loop_file=IMAGE), foreign="a btrfs with subvolumes")
+    said = f"{IMAGE} is there and holds a btrfs with subvolumes, but pool fast is not in it. Incus would delete"
+    with pytest.raises(CowError, match=said):
+        pools.plan_absent(SERVER, state)
+    if pool is HALF_MADE:
+        with pytest.raises(CowError, match=said):
+            titles(state, wanted(path="/srv"))
+
+
+def test_a_half_made_dir_pool_leaves_a_loop_file() -> None:
+    state = found(replace(HALF_MADE, driver="dir"), ground=replace(GROUND, loop_file=IMAGE))
+    with pytest.raises(CowError, match=f"{IMAGE} exists"):
+        titles(state, wanted())
 
 
 @pytest.mark.parametrize(

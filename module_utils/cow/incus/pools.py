@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from .. import names
+from .. import loop, names
 from ..errors import CowError, Drift
 from ..journal import Journal
 from ..plan import Plan, Step
@@ -115,7 +115,8 @@ class Found:
     """What planning a pool needs to know.
 
     detached: devices that an interrupted run took off profiles and did not put back. unrecorded: files on a `dir` pool
-    that the server has no record of, and would delete with the pool.
+    that the server has no record of, and would delete with the pool. foreign: what is in the loop file of the pool's
+    name, though the pool is not in it; the server would delete that too.
     """
 
     pool: Pool | None
@@ -123,6 +124,7 @@ class Found:
     profiles: Mapping[Key, Profile]
     detached: DevicesByProfile = field(default_factory=dict)
     unrecorded: tuple[str, ...] = ()
+    foreign: str = ""
 
 
 def read(server: Server, name: str) -> Pool | None:
@@ -140,12 +142,14 @@ def read_all(server: Server) -> tuple[Pool, ...]:
 def observe(server: Server, wish: Wish, known_profiles: Mapping[Key, Profile]) -> Found:
     """Read all that planning this pool needs."""
     pool = read(server, wish.name)
+    ground = locate.observe(wish, server)
     return Found(
         pool=pool,
-        ground=locate.observe(wish, server),
+        ground=ground,
         profiles=known_profiles,
         detached=_detached(_journal(server, wish.name)),
         unrecorded=_unrecorded(pool) if pool is not None and pool.driver == "dir" and not pool.contents else (),
+        foreign=_foreign(pool, ground.loop_file) if pool is not None and ground.loop_file else "",
     )
 
 
@@ -177,7 +181,9 @@ def plan(server: Server, found: Found, wanted: Wanted) -> Plan:
     if pool is None:
         return _create(server, found.ground, wanted) + unfinished
     if pool.half_made:
-        create = _create(server, found.ground.without_half_made(), wanted)
+        _refuse_foreign(found, pool)
+        ground = found.ground.without_half_made() if pool.can_clone else found.ground.without_pool()
+        create = _create(server, ground, wanted)
         return _replace(server, found, pool.name, _delete(server, pool, "delete the half-made"), create)
     try:
         _refuse_unavailable(pool)
@@ -191,16 +197,18 @@ def plan(server: Server, found: Found, wanted: Wanted) -> Plan:
         return Plan(warnings=(str(drift),), facts={"drift": str(drift)}) + unfinished
 
 
-def plan_absent(server: Server, pool: Pool | None) -> Plan:
-    """Plan the removal of a pool that holds nothing."""
+def plan_absent(server: Server, found: Found) -> Plan:
+    """Plan the removal of a pool that holds nothing, so that nothing is destroyed with it."""
+    pool = found.pool
     if pool is None:
         return Plan()
-    keeping = [user for user in pool.users if user.kind != "images"]
-    if keeping:
+    held = _held((user for user in pool.users if user.kind != "images"), found.unrecorded)
+    if held:
         raise CowError(
-            f"Pool {pool.name} is in use by {_listed(keeping)}. It stays. Move or remove these first; "
+            f"Pool {pool.name} is in use by {' and by '.join(held)}. It stays. Move or remove these first; "
             f"a pool is never removed together with what is on it."
         )
+    _refuse_foreign(found, pool)
     return Plan.of(_delete(server, pool, "delete"))
 
 
@@ -230,9 +238,16 @@ def _user(url: str) -> User:
 
 def _unrecorded(pool: Pool) -> tuple[str, ...]:
     """Everything in the pool's folder but the empty ones that Incus makes, and the images, which it unpacks again."""
+    if not pool.source:  # a pool that was never finished
+        return ()
     entries = (entry for entry in _listing(Path(pool.source)) if entry.name != "images")
     inner = (found for entry in entries for found in (_listing(entry) if entry.is_dir() else [entry]))
     return tuple(str(path) for path in inner)
+
+
+def _foreign(pool: Pool, loop_file: str) -> str:
+    # A `dir` pool has no loop file, and none is deleted with it.
+    return loop.content(loop_file) if pool.can_clone and pool.source != loop_file else ""
 
 
 def _listing(folder: Path) -> list[Path]:
@@ -349,6 +364,14 @@ def _detached(journal: Journal) -> DevicesByProfile:
     return {Key(project, name): named for project, name, named in document["devices"]}
 
 
+def _refuse_foreign(found: Found, pool: Pool) -> None:
+    if found.foreign:
+        raise CowError(
+            f"{found.ground.loop_file} is there and holds {found.foreign}, but pool {pool.name} is not in it. "
+            f"Incus would delete this file with the pool. Move it away, and run again."
+        )
+
+
 def _refuse_unavailable(pool: Pool) -> None:
     if pool.status == "Created":
         return
@@ -416,11 +439,9 @@ def _refuse_smaller(before: Settings, after: Settings) -> None:
 
 
 def _other_driver(pool: Pool, unrecorded: Sequence[str], wish: Wish) -> str:
-    held = [_listed(pool.contents)] if pool.contents else []
-    if unrecorded:
-        held.append(f"files that Incus has no record of ({names.shortened(unrecorded)})")
+    holding = "".join(f" and holds {what}" for what in _held(pool.contents, unrecorded))
     return (
-        f"Pool {pool.name} has driver {pool.driver}{''.join(f' and holds {what}' for what in held)}; wanted is "
+        f"Pool {pool.name} has driver {pool.driver}{holding}; wanted is "
         f"{_in_words(wish)}. It is left as it is. Make a second pool under another name and move the instances there: "
         f"ansible-playbook playbooks/migrate.yml."
     )
@@ -428,6 +449,11 @@ def _other_driver(pool: Pool, unrecorded: Sequence[str], wish: Wish) -> str:
 
 def _in_words(wish: Wish) -> str:
     return "one that clones (btrfs or zfs)" if wish.driver == AUTO else wish.driver
+
+
+def _held(users: Iterable[User], unrecorded: Sequence[str]) -> list[str]:
+    files = [f"files that Incus has no record of ({names.shortened(unrecorded)})"] if unrecorded else []
+    return [listed for listed in (_listed(users), *files) if listed]
 
 
 def _listed(users: Iterable[User]) -> str:
