@@ -13,7 +13,7 @@ description:
   - An image that was imported here keeps a token of its source as property. As long as that is the wanted source,
     nothing is downloaded, read or built.
   - When the source is another one, the new image is imported before the alias is moved. The old one is deleted when it
-    was imported here and no other alias names it. Instances are not affected.
+    was imported here and no other alias names it; one that was imported by hand stays. Instances are not affected.
   - An alias that somebody gave to an image by hand is accepted, unless a checksum or fingerprint says that it is
     another image.
   - An image is unpacked on O(pools), so that the first launch is a clone like any later one.

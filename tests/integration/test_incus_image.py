@@ -268,6 +268,20 @@ def test_image_that_is_there_already_is_not_imported_twice(incusd: Incusd, unifi
     assert runs.do["steps"] == [f"give alias busybox to image {fingerprint[:12]}, which is here already"]
 
 
+@pytest.mark.parametrize("source", ["files", "remote"])
+def test_image_of_somebody_else_stays_when_the_source_changes(
+    incusd: Incusd, remote: tuple[Incusd, dict[str, str]], unified: Path, tmp_path: Path, source: str
+) -> None:
+    by_hand = import_by_hand(incusd, unified)
+    incusd.run("image", "alias", "delete", "busybox")
+    sources: dict[str, Any] = {"files": {"path": str(unified)}, "remote": {**remote[1], "alias": "shared"}}
+    taken_over = run(incusd, alias="busybox", **{source: sources[source]})["image"]
+    assert taken_over["fingerprint"] == by_hand
+    (folder := tmp_path / "new").mkdir()
+    four(incusd, alias="busybox", rootfs={"path": str(images.busybox_rootfs_tar(folder))})
+    assert by_hand in fingerprints(incusd)
+
+
 def test_image_in_a_project(incusd: Incusd, unified: Path) -> None:
     incusd.run("project", "create", "own", "--config", "features.images=true", "--config", "features.profiles=false")
     pools = [pool(incusd, "fast", "btrfs")]

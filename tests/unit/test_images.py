@@ -14,7 +14,7 @@ from ansible.module_utils.cow.errors import CowError
 from ansible.module_utils.cow.incus import image_files, images
 from ansible.module_utils.cow.incus.client import Server
 from ansible.module_utils.cow.incus.image_sources import Look, Remote, Source
-from ansible.module_utils.cow.incus.image_store import SOURCE, Image, Leftover, Pool, Store, remote_token
+from ansible.module_utils.cow.incus.image_store import IMPORTED, SOURCE, Image, Leftover, Pool, Store, remote_token
 from ansible.module_utils.cow.incus.images import Found, Key, Wanted
 
 SERVER = Server("/nonexistent/unix.socket")
@@ -38,8 +38,10 @@ class Somewhere(Source):
         raise NotImplementedError
 
 
-def image(fingerprint: str, *aliases: str, of: str = "", remote: str = "", auto_update: bool = False) -> Image:
-    properties = {SOURCE: of} if of else {}
+def image(
+    fingerprint: str, *aliases: str, of: str = "", by_hand: bool = False, remote: str = "", auto_update: bool = False
+) -> Image:
+    properties = {**({SOURCE: of} if of else {}), **({IMPORTED: "true"} if of and not by_hand else {})}
     return Image(fingerprint, frozenset(aliases), properties, auto_update=auto_update, remote=remote)
 
 
@@ -71,6 +73,11 @@ def titles(state: Found, *pools: str, source: Source | None = None, fresh: froze
                 f"import image base: from somewhere, in place of {OLD[:12]}",
                 f"delete image {OLD[:12]}, which no alias names any more",
             ],
+        ),
+        (
+            (image(OLD, "base", of="old", by_hand=True),),
+            Look("new"),
+            [f"import image base: from somewhere, in place of {OLD[:12]}"],
         ),
         (
             (image(OLD, "base", "kept", of="old"),),
@@ -164,6 +171,13 @@ def test_image_of_a_remote_is_known_also_after_an_automatic_update(there: Image,
 )
 def test_absent(there: tuple[Image, ...], expected: list[str]) -> None:
     assert images.plan_absent(SERVER, found(*there, look=Look()), KEY).titles == expected
+
+
+@pytest.mark.parametrize("by_hand", [True, False])
+def test_an_image_that_cannot_be_imported_again_is_deleted_only_by_its_name(by_hand: bool) -> None:
+    there = image(OLD, "base", of="old", by_hand=by_hand)
+    (step,) = images.plan_absent(SERVER, found(there, look=Look()), KEY).steps
+    assert (bool(step.destroys), step.permit) == (by_hand, "state")
 
 
 def test_nothing_at_all_is_planned_for() -> None:

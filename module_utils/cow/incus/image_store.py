@@ -17,6 +17,8 @@ from .locate import CLONING_DRIVERS
 
 SOURCE = "cowherd.source"
 """Property of an image: the token of the source that it was imported from."""
+IMPORTED = "cowherd.imported"
+"""Property of an image: it came here by an import of ours, so that it may go when nothing names it any more."""
 FILES = "cowherd.files"
 """Property of an image: sizes and times of the files that it was imported from, to save reading them again."""
 PURPOSE = "user.cowherd.purpose"
@@ -40,8 +42,13 @@ class Image:
 
     @property
     def token(self) -> str:
-        """The token of its source, "" for one that was not imported here."""
+        """The token of its source, "" for one that was imported by hand and not taken over."""
         return self.properties.get(SOURCE, "")
+
+    @property
+    def imported(self) -> bool:
+        """Whether it was imported here and can be again; one that was only taken over is somebody's own."""
+        return IMPORTED in self.properties
 
     @property
     def short(self) -> str:

@@ -14,7 +14,7 @@ from ..plan import Plan, Step
 from . import image_store
 from .client import Server
 from .image_sources import Debian, Download, Files, Look, Remote, RootFileSystem, Source
-from .image_store import SOURCE, Image, Pool, Store
+from .image_store import IMPORTED, SOURCE, Image, Pool, Store
 
 
 @dataclass(frozen=True, order=True)
@@ -102,6 +102,8 @@ def plan_absent(server: Server, found: Found, which: Key) -> Plan:
             title=f"delete image {which} ({named.short})",
             run=lambda: server.delete("images", named.fingerprint, project=which.project),
             before=_state(which, named),
+            destroys="" if named.imported else f"image {named.short}, which was not imported from a source",
+            permit="state",
         )
     return Plan.of(*leftovers, step)
 
@@ -238,7 +240,7 @@ def _named_rightly(
             before=before,
             after={"alias": str(which), "fingerprint": look.fingerprint or "known afterwards", "source": look.token},
         )
-    if named is not None and named.token and named.aliases == {which.alias}:
+    if named is not None and named.imported and named.aliases == {which.alias}:
         yield Step(
             title=f"delete image {named.short}, which no alias names any more",
             run=partial(image_store.delete_unnamed, server, which.project, named.fingerprint),
@@ -248,9 +250,13 @@ def _named_rightly(
 
 def _import(server: Server, wanted: Wanted, look: Look) -> None:
     project = wanted.key.project
+    there = image_store.read_images(server, project)
     # Another alias may have brought it a step ago.
-    here = _known(image_store.read_images(server, project), look)
+    here = _known(there, look)
     fingerprint = here.fingerprint if here else wanted.source.bring(server, project, look)
+    # A source may turn out to hold an image that somebody imported by hand.
+    if fingerprint not in {image.fingerprint for image in there}:
+        image_store.set_properties(server, project, fingerprint, {IMPORTED: "true"})
     image_store.point(server, *_place(wanted.key), fingerprint)
 
 
