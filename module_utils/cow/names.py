@@ -10,7 +10,7 @@ from .errors import CowError
 _POOL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", re.ASCII)
 _INSTANCE = re.compile(r"[A-Za-z](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?", re.ASCII)
 _PROJECT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", re.ASCII)
-_ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:+-]*(?:/[A-Za-z0-9._:+-]+)*", re.ASCII)
+_ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:+-]*(?:/[A-Za-z0-9][A-Za-z0-9._:+-]*)*", re.ASCII)
 _INTERFACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,14}", re.ASCII)
 _DATASET_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*", re.ASCII)
 _SUBVOLUME = re.compile(r"[^/\0-\x1f-][^/\0-\x1f]{0,254}")

@@ -60,6 +60,7 @@ def test_usual_names_are_taken(check: Callable[[str], str], name: str) -> None:
         (names.network, "a" * 16),
         (names.image_alias, "debian//13"),
         (names.image_alias, "/debian"),
+        (names.image_alias, "debian/."),
         (names.dataset, "tank/"),
         (names.dataset, "tank@snapshot"),
         (names.dataset, "tank/.."),
