@@ -12,7 +12,7 @@ MODULE = """
 from ansible.module_utils.basic import AnsibleModule
 
 module = AnsibleModule({"refuse": {"type": "bool"}, "crash": {"type": "bool"}}, supports_check_mode=True)
-module.warn("The pool is on dir. Run playbooks/migrate.yml.")
+module.warn("The pool is on dir. Make a second one.")
 if module.params["refuse"]:
     module.fail_json(msg="The device /dev/sdx has ext4 on it. Name an empty one.")
 if module.params["crash"]:

@@ -75,7 +75,7 @@ def test_an_unreachable_host_says_why(run: Run) -> None:
 
 def test_warnings_come_from_modules_and_from_what_was_found(run: Run) -> None:
     assert run.hosts["good"].warnings == (
-        "The pool is on dir. Run playbooks/migrate.yml.",
+        "The pool is on dir. Make a second one.",
         "Quotas can be escaped.",
     )
 

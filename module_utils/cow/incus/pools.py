@@ -394,7 +394,7 @@ def _refuse_other_source(pool: Pool, wish: Wish) -> None:
     if wish.source and comparable and wish.source not in (initial, pool.source):
         raise Drift(
             f"Pool {pool.name} has source {pool.source}, wanted is {wish.source}. A pool's source cannot be changed: "
-            f"correct the inventory, or make a second pool and migrate onto it."
+            f"correct the inventory, or make a second pool and copy the instances to it."
         )
 
 
@@ -442,8 +442,8 @@ def _other_driver(pool: Pool, unrecorded: Sequence[str], wish: Wish) -> str:
     holding = "".join(f" and holds {what}" for what in _held(pool.contents, unrecorded))
     return (
         f"Pool {pool.name} has driver {pool.driver}{holding}; wanted is "
-        f"{_in_words(wish)}. It is left as it is. Make a second pool under another name and move the instances there: "
-        f"ansible-playbook playbooks/migrate.yml."
+        f"{_in_words(wish)}. It is left as it is. Make a second pool under another name; `incus stop NAME` and "
+        f"`incus copy NAME NAME-new --storage POOL` put an instance there and leave the original. See docs/pool.md."
     )
 
 
