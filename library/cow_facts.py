@@ -406,7 +406,7 @@ ansible_facts:
               elements: dict
               sample:
                 - types: [deb]
-                  uris: ["http://deb.debian.org/debian"]
+                  uris: ["http://deb.example.org/debian"]
                   suites: [trixie, trixie-updates]
                   components: [main]
                   signed_by: /usr/share/keyrings/debian-archive-keyring.gpg
@@ -439,7 +439,7 @@ ansible_facts:
                   type: str
                   sample: |
                     Types: deb
-                    URIs: http://deb.debian.org/debian
+                    URIs: http://deb.example.org/debian
                     Suites: trixie-backports
                     Components: main
                     Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg

@@ -205,7 +205,7 @@ _NAMELESS_SUITES = frozenset({"stable", "oldstable", "testing"})
 _UPDATES = re.compile(r"(?<!\S)\S+-updates(?!\S)")
 _DISTRIBUTION_KEY = re.compile(r"(debian|ubuntu)-archive-keyring")
 _DISTRIBUTION_PATH = re.compile(r"/(debian|ubuntu|ubuntu-ports)/*$")
-_VENDOR = re.compile(r"//archive\.raspberrypi\.(com|org)/")
+_VENDOR = re.compile(r"//archive\.raspberrypi\.")
 _POLICY_VERSION = re.compile(r" (?:\*\*\*|   ) (?P<version>\S+)")
 _POLICY_REPOSITORY = re.compile(r" {6,}-?[0-9]+ \S+ (?P<suite>[^\s/]*)\S* .*Packages$")
 

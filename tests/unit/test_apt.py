@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 
 DEBIAN_12_DEB822 = """\
 Types: deb
-# http://snapshot.debian.org/archive/debian/20250520T000000Z
-URIs: http://deb.debian.org/debian
+# http://snapshot.example.org/archive/debian/20250520T000000Z
+URIs: http://deb.example.org/debian
 Suites: bookworm bookworm-updates
 Components: main
 Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
 
 Types: deb
-URIs: http://deb.debian.org/debian-security
+URIs: http://deb.example.org/debian-security
 Suites: bookworm-security
 Components: main
 Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
@@ -33,8 +33,8 @@ DEBIAN_12_INSTALLER = """\
 deb http://ftp.de.debian.org/debian/ bookworm main non-free-firmware
 deb-src http://ftp.de.debian.org/debian/ bookworm main non-free-firmware
 
-deb http://security.debian.org/debian-security bookworm-security main non-free-firmware
-deb-src http://security.debian.org/debian-security bookworm-security main non-free-firmware
+deb http://security.example.org/debian-security bookworm-security main non-free-firmware
+deb-src http://security.example.org/debian-security bookworm-security main non-free-firmware
 
 # bookworm-updates, to get updates before a point release is made;
 # see https://www.debian.org/doc/manuals/debian-reference/ch02.en.html#_updates_and_backports
@@ -55,37 +55,37 @@ Components: main
 """
 
 RASPBERRY_PI_BASE = """\
-deb http://deb.debian.org/debian bookworm main contrib non-free non-free-firmware
-deb http://deb.debian.org/debian-security/ bookworm-security main contrib non-free non-free-firmware
-deb http://deb.debian.org/debian bookworm-updates main contrib non-free non-free-firmware
+deb http://deb.example.org/debian bookworm main contrib non-free non-free-firmware
+deb http://deb.example.org/debian-security/ bookworm-security main contrib non-free non-free-firmware
+deb http://deb.example.org/debian bookworm-updates main contrib non-free non-free-firmware
 # Uncomment deb-src lines below then 'apt-get update' to enable 'apt-get source'
-#deb-src http://deb.debian.org/debian bookworm main contrib non-free non-free-firmware
+#deb-src http://deb.example.org/debian bookworm main contrib non-free non-free-firmware
 """
 
 RASPBERRY_PI_VENDOR = """\
-deb http://archive.raspberrypi.com/debian/ bookworm main
+deb http://archive.raspberrypi.example/debian/ bookworm main
 # Uncomment line below then 'apt-get update' to enable 'apt-get source'
-#deb-src http://archive.raspberrypi.com/debian/ bookworm main
+#deb-src http://archive.raspberrypi.example/debian/ bookworm main
 """
 
 RASPBIAN = """\
-deb [ arch=armhf ] http://raspbian.raspberrypi.com/raspbian/ bookworm main contrib non-free rpi
-deb http://archive.raspberrypi.com/debian/ bookworm main
+deb [ arch=armhf ] http://raspbian.example.org/raspbian/ bookworm main contrib non-free rpi
+deb http://archive.raspberrypi.example/debian/ bookworm main
 """
 
 UBUNTU_24_04 = """\
-# See http://help.ubuntu.com/community/UpgradeNotes for how to upgrade to
+# See http://help.example.com/community/UpgradeNotes for how to upgrade to
 # newer versions of the distribution.
 
 ## Ubuntu distribution repository
 Types: deb
-URIs: http://archive.ubuntu.com/ubuntu/
+URIs: http://archive.example.com/ubuntu/
 Suites: noble noble-updates noble-backports
 Components: main restricted universe multiverse
 Signed-By: /usr/share/keyrings/ubuntu-archive-keyring.gpg
 
 Types: deb
-URIs: http://security.ubuntu.com/ubuntu/
+URIs: http://security.example.com/ubuntu/
 Suites: noble-security
 Components: main restricted universe multiverse
 Signed-By: /usr/share/keyrings/ubuntu-archive-keyring.gpg
@@ -120,10 +120,10 @@ incus-base:
   Candidate: 6.0.4-2
   Version table:
      6.0.4-2+deb13u7~bpo12+1 100
-        100 http://deb.debian.org/debian bookworm-backports/main amd64 Packages
+        100 http://deb.example.org/debian bookworm-backports/main amd64 Packages
      6.0.4-2 500 (phased 40%)
-        500 http://deb.debian.org/debian bookworm/main amd64 Packages
-        500 http://security.debian.org bookworm-security/main amd64 Packages
+        500 http://deb.example.org/debian bookworm/main amd64 Packages
+        500 http://security.example.org bookworm-security/main amd64 Packages
  *** 6.0.4-1 100
         100 /var/lib/dpkg/status
 incus:
@@ -143,7 +143,7 @@ def test_deb822() -> None:
     release, security = apt.parse_deb822(DEBIAN_12_DEB822)
     assert release == apt.Source(
         types=("deb",),
-        uris=("http://deb.debian.org/debian",),
+        uris=("http://deb.example.org/debian",),
         suites=("bookworm", "bookworm-updates"),
         components=("main",),
         options=(("Signed-By", "/usr/share/keyrings/debian-archive-keyring.gpg"),),
@@ -214,7 +214,7 @@ def test_backports_come_from_the_mirror_of_the_release() -> None:
     text = apt.backports_stanza(apt.parse_deb822(DEBIAN_12_DEB822), "bookworm")
     assert text == (
         "Types: deb\n"
-        "URIs: http://deb.debian.org/debian\n"
+        "URIs: http://deb.example.org/debian\n"
         "Suites: bookworm-backports\n"
         "Components: main\n"
         "Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg\n"
@@ -226,8 +226,8 @@ def test_backports_come_from_the_mirror_of_the_release() -> None:
     [
         (apt.parse_list(DEBIAN_12_INSTALLER), "bookworm", "http://ftp.de.debian.org/debian/"),
         (apt.parse_deb822(DEBIAN_12_CLOUD), "bookworm", "mirror+file:///etc/apt/mirrors/debian.list"),
-        (apt.parse_list(RASPBERRY_PI_VENDOR + RASPBERRY_PI_BASE), "bookworm", "http://deb.debian.org/debian"),
-        (apt.parse_deb822(UBUNTU_24_04), "noble", "http://archive.ubuntu.com/ubuntu/"),
+        (apt.parse_list(RASPBERRY_PI_VENDOR + RASPBERRY_PI_BASE), "bookworm", "http://deb.example.org/debian"),
+        (apt.parse_deb822(UBUNTU_24_04), "noble", "http://archive.example.com/ubuntu/"),
         (apt.parse_list(VENDORS + DEBIAN_12_INSTALLER), "bookworm", "http://ftp.de.debian.org/debian/"),
         (apt.parse_list("deb http://mirror.example.org/d trixie main"), "trixie", "http://mirror.example.org/d"),
         (apt.parse_list(VENDORS + "deb http://example.org/debian stable main"), "trixie", "http://example.org/debian"),
@@ -256,7 +256,7 @@ def test_no_mirror_no_stanza(sources: tuple[apt.Source, ...], codename: str) -> 
 def test_raspberry_pis_own_repository_is_not_the_base_of_raspbian() -> None:
     base = apt.base_source(apt.parse_list(RASPBIAN), "bookworm")
     assert base is not None
-    assert base.uris == ("http://raspbian.raspberrypi.com/raspbian/",)
+    assert base.uris == ("http://raspbian.example.org/raspbian/",)
 
 
 @pytest.mark.parametrize(
@@ -298,8 +298,8 @@ def test_folder_is_read_as_apt_reads_it(tmp_path: Path) -> None:
     assert [source.uris[0] for source in apt.read_sources(tmp_path)] == [
         "http://example.org/first",
         "http://example.org/second",
-        "http://deb.debian.org/debian",
-        "http://deb.debian.org/debian-security",
+        "http://deb.example.org/debian",
+        "http://deb.example.org/debian-security",
     ]
 
 
