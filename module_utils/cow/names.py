@@ -68,6 +68,29 @@ def dataset(name: str) -> str:
     return name
 
 
+def snapshot(name: str) -> str:
+    """Return a ZFS snapshot as POOL/NAME@SNAPSHOT."""
+    of, at, own = name.partition("@")
+    if not at or not _DATASET_PART.fullmatch(own):
+        raise CowError(f"{name!r} is not a snapshot. Write POOL/NAME@SNAPSHOT in letters, digits, '.', '_', ':' and '-'.")
+    dataset(of)
+    return name
+
+
+def golden_project(name: str) -> str:
+    """Return the name of a project of golden trees, which is a file name and part of a dataset's."""
+    return _checked(
+        name, _PROJECT, "golden project", "1 to 63 letters, digits, '.', '_' or '-', beginning with a letter or digit"
+    )
+
+
+def session(name: str) -> str:
+    """Return the name of a session of a golden tree, which is a file name and part of a dataset's."""
+    return _checked(
+        name, _PROJECT, "session", "1 to 63 letters, digits, '.', '_' or '-', beginning with a letter or digit"
+    )
+
+
 def subvolume(name: str) -> str:
     """Return one path component for a subvolume."""
     return _checked(name, _SUBVOLUME, "subvolume", "1 to 255 characters without '/', not beginning with '-'")

@@ -9,17 +9,28 @@ from typing import Protocol
 from .model import Project, Record, Room, Session, Sizes
 
 
+BEGUN_WITH = "cowherd:backend"
+"""The property of a store's dataset that says which backend it was begun with."""
+
+
 class Backend(Protocol):
     """One technology in one store. `store.py` calls it, in an order that holds for all.
 
     Each method is one step after which a crash leaves something that `read` can tell. Methods that remove are fine with
     what is half there, and finish it. What is not marked as ours is never touched.
 
-    name: zfs, zvol, btrfs, reflink or copy. location: the store as a person names it.
+    name: zfs, zvol, btrfs, reflink or copy. location: the store as a person names it. atomic: whether `capture` takes a
+    tree as it is at one moment, though it is written to.
     """
 
-    name: str
-    location: str
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def location(self) -> str: ...
+
+    @property
+    def atomic(self) -> bool: ...
 
     def projects(self) -> tuple[str, ...]:
         """Return the names of the projects in the store."""
@@ -36,11 +47,13 @@ class Backend(Protocol):
     def sizes(self, project: Project) -> tuple[dict[int, Sizes], dict[str, Sizes]]:
         """Measure the generations by number and the sessions by name."""
 
-    def locked(self, project: str, part: str, *, shared: bool = False, timeout: float = 60.0) -> AbstractContextManager[None]:
+    def locked(
+        self, project: str, part: str, *, shared: bool = False, timeout: float = 60.0
+    ) -> AbstractContextManager[None]:
         """Hold a lock of the project; `part` tells its locks apart."""
 
     def create_project(self, project: str) -> None:
-        """Make the place for a project."""
+        """Make the place for a project, and note with which backend the store was begun."""
 
     def remove_project(self, project: Project) -> None:
         """Remove the place of a project in which nothing of ours is left."""
@@ -63,11 +76,17 @@ class Backend(Protocol):
     def remove_generation(self, project: Project, number: int) -> None:
         """Remove a generation that has no sessions, or an unfinished one; others keep what they need of it."""
 
+    def rebase(self, project: str, number: int, session: Session) -> None:
+        """Have the session that a generation was made from count as a clone of that."""
+
     def claim(self, project: str, number: int, session: Session) -> None:
         """Note that there is to be a session, durably, so that its generation stays. Exists when there is one."""
 
     def fill(self, project: str, number: int, session: Session) -> None:
         """Clone the generation for the session that was claimed, and mark it complete. May take long."""
+
+    def default_path(self, project: str, session: str) -> str:
+        """Where a session is seen that names no path."""
 
     def tree(self, project: str, session: Session) -> Path:
         """Where the files of a session are while it is mounted."""

@@ -58,17 +58,18 @@ class Session:
 
 @dataclass(frozen=True)
 class Project:
-    """generations, sessions: by number and by name. foreign: what is among them and is not ours.
-
-    last: the highest number that was ever given to a generation, as far as there is a trace of it.
-    """
+    """generations, sessions: by number and by name. foreign: what is among them and is not ours."""
 
     name: str
     current: int | None = None
     generations: tuple[Generation, ...] = ()
     sessions: tuple[Session, ...] = ()
     foreign: tuple[str, ...] = ()
-    last: int = 0
+
+    @property
+    def last(self) -> int:
+        """The highest number of a generation; the next one gets the one after it."""
+        return max((each.number for each in self.generations), default=self.current or 0)
 
     def generation(self, number: int | None) -> Generation | None:
         """Return the generation with this number."""
