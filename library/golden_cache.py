@@ -13,7 +13,8 @@ description:
     (M(golden_session)) are writable clones of a generation.
   - Makes the next generation from a folder or from a session, and makes it current when it is complete. A run that is
     interrupted anywhere leaves the generation current that was.
-  - Nothing is made when the source has not changed since the current generation was made from it, which is told from the
+  - Nothing is made when the source has not changed since the current generation was made from it, which is told from
+    the
     names, sizes, inodes and change times in it.
 author:
   - Cowherd contributors
@@ -63,7 +64,8 @@ options:
   state:
     description:
       - V(present) makes the project when there is none, and the next generation from O(source) or O(session).
-      - V(absent) removes the project, or O(generation) alone. It is refused while there are sessions, which are named, and for
+      - V(absent) removes the project, or O(generation) alone. It is refused while there are sessions, which are
+        named, and for
         the generation that is current.
     type: str
     choices: [present, absent]
@@ -79,7 +81,8 @@ options:
     type: str
   keep:
     description:
-      - How many complete generations to keep, the current one among them. Older ones are removed, those with sessions excepted.
+      - How many complete generations to keep, the current one among them. Older ones are removed, those with
+        sessions excepted.
     type: int
     default: 3
   generation:
@@ -88,7 +91,8 @@ options:
     type: int
   volume_size:
     description:
-      - Size of the volume that the first generation of a project gets with O(backend=zvol), with a unit as in V(100GiB). It takes
+      - Size of the volume that the first generation of a project gets with O(backend=zvol), with a unit as in
+        V(100GiB). It takes
         no more of the pool than is written.
       - Later generations have the size of the first one.
     type: str

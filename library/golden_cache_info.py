@@ -124,7 +124,8 @@ projects:
           sample: true
         state:
           description:
-            - V(complete), or V(building) and V(removing) for what an interrupted run left and garbage collection finishes.
+            - V(complete), or V(building) and V(removing) for what an interrupted run left and garbage collection
+              finishes.
             - V(unmarked) for one that has no marker; it is reported, and neither used nor removed.
           type: str
           returned: always
@@ -146,7 +147,8 @@ projects:
           returned: always
           sample: [alice, bob]
         apparent_bytes:
-          description: Bytes of data that its tree refers to, exclusive and shared ones together; null when not measured.
+          description: Bytes of data that its tree refers to, exclusive and shared ones together; null when not
+            measured.
           type: int
           returned: always
           sample: 4294967296
@@ -200,7 +202,8 @@ projects:
           returned: always
           sample: "2025-11-20T10:55:24Z"
         apparent_bytes:
-          description: Bytes of data that its tree refers to, exclusive and shared ones together; null when not measured.
+          description: Bytes of data that its tree refers to, exclusive and shared ones together; null when not
+            measured.
           type: int
           returned: always
           sample: 4294967296

@@ -9,7 +9,8 @@ DOCUMENTATION = r"""
 module: golden_command
 short_description: Install cow-session, the command that makes sessions of golden trees
 description:
-  - Writes one file that is a program, made of the same code as the modules. It needs Python 3.11 or newer, and nothing else.
+  - Writes one file that is a program, made of the same code as the modules. It needs Python 3.11 or newer, and
+    nothing else.
   - The file is made on the host and holds the code compiled for its Python too, so that the program starts quickly.
     After an upgrade of Python it works on, and the next run makes it quick again.
 author:

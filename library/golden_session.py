@@ -71,7 +71,8 @@ options:
   path:
     description:
       - Absolute path at which the tree is to be seen. There is nothing yet, or an empty folder.
-      - Without this option, a new session is seen in the store where that is a folder, else under C(/var/lib/cowherd/sessions);
+      - Without this option, a new session is seen in the store where that is a folder, else under
+        C(/var/lib/cowherd/sessions);
         an existing one stays where it is.
     type: path
   generation:

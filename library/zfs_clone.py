@@ -51,14 +51,16 @@ options:
     default: present
   promote:
     description:
-      - V(true) promotes it until it depends on no other dataset. The snapshots up to its origin are its own then, and what
+      - V(true) promotes it until it depends on no other dataset. The snapshots up to its origin are its own then,
+        and what
         they were taken of is a clone of it.
       - V(false) changes nothing, also for one that was promoted.
     type: bool
     default: false
   properties:
     description:
-      - Properties to set, native ones such as V(mountpoint), and user properties, whose names have a colon. Those that are not
+      - Properties to set, native ones such as V(mountpoint), and user properties, whose names have a colon. Those
+        that are not
         named stay as they are.
       - Values are compared as C(zfs get -p) gives them, so write sizes in bytes.
     type: dict

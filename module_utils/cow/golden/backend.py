@@ -8,7 +8,6 @@ from typing import Protocol
 
 from .model import Project, Record, Room, Session, Sizes
 
-
 BEGUN_WITH = "cowherd:backend"
 """The property of a store's dataset that says which backend it was begun with."""
 
@@ -24,13 +23,16 @@ class Backend(Protocol):
     """
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Return the word for the technology."""
 
     @property
-    def location(self) -> str: ...
+    def location(self) -> str:
+        """Return the folder or dataset."""
 
     @property
-    def atomic(self) -> bool: ...
+    def atomic(self) -> bool:
+        """Say whether what is captured is of one moment."""
 
     def projects(self) -> tuple[str, ...]:
         """Return the names of the projects in the store."""

@@ -79,14 +79,14 @@ def _superseded_at(project: Project, generation: Generation) -> int:
 def _session_item(store: Store, project: Project, session: Session) -> Item:
     return Item(
         what=f"session {session.name} of {project.name} ({session.state})",
-        remove=lambda: store.destroy(project.name, session.name),
+        remove=lambda: store.discard(project.name, session.name, session.state),
     )
 
 
 def _generation_item(store: Store, project: Project, generation: Generation, why: str) -> Item:
     return Item(
         what=f"generation {generation.number} of {project.name} ({why})",
-        remove=lambda: store.remove_generation(project.name, generation.number),
+        remove=lambda: store.remove_generation(project.name, generation.number, generation.state, wait=0),
     )
 
 

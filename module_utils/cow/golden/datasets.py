@@ -29,7 +29,15 @@ _BUILDING_AT = Path("/run/cowherd/building")
 _KIND, _STATE, _GENERATION, _PATH, _CREATED, _SOURCE, _FINGERPRINT, _CURRENT, _MADE_FOLDER = (
     f"cowherd:{name}"
     for name in (
-        "kind", "state", "generation", "path", "created", "source", "fingerprint", "current", "made-folder",
+        "kind",
+        "state",
+        "generation",
+        "path",
+        "created",
+        "source",
+        "fingerprint",
+        "current",
+        "made-folder",
     )
 )
 _READ = (
@@ -421,8 +429,8 @@ class Datasets:
         clones = [each for each in (self.tool.clones(own) if own else ()) if each not in ours]
         if others := [*held, *clones]:
             raise InUse(
-                f"Generation {number} cannot be removed: {', '.join(others)} depends on it and was not made by Cowherd. "
-                f"Destroy that first, or let the generation stay."
+                f"Generation {number} cannot be removed: {', '.join(others)} depends on it, "
+                f"and was not made by Cowherd. Destroy that first, or let the generation stay."
             )
 
     def _begin_removal(self, inventory: Inventory, name: str) -> None:

@@ -37,7 +37,9 @@ def _files(tree: Path) -> Iterator[Sizes]:
     seen: set[tuple[int, int]] = set()
     device = tree.stat().st_dev
     for _, folders, names, descriptor in os.fwalk(tree):
-        folders[:] = [name for name in folders if os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_dev == device]
+        folders[:] = [
+            name for name in folders if os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_dev == device
+        ]
         for name in names:
             try:
                 status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)

@@ -30,6 +30,6 @@ def of(tree: Path) -> str:
     return digest.hexdigest()
 
 
-def _add(digest: "hashlib._Hash", name: bytes, status: os.stat_result) -> None:
+def _add(digest: hashlib._Hash, name: bytes, status: os.stat_result) -> None:
     numbers = (status.st_ino, status.st_mode, status.st_nlink, status.st_size, status.st_ctime_ns)
     digest.update(b"%s\0%d %d %d %d %d\n" % (name, *numbers))

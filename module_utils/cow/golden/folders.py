@@ -16,7 +16,20 @@ from pathlib import Path
 from typing import Any
 
 from .. import durable, lock, mounts, process
-from .model import BUILDING, COMPLETE, GONE, MAKING, REMOVING, UNMARKED, Generation, Project, Record, Room, Session, Sizes
+from .model import (
+    BUILDING,
+    COMPLETE,
+    GONE,
+    MAKING,
+    REMOVING,
+    UNMARKED,
+    Generation,
+    Project,
+    Record,
+    Room,
+    Session,
+    Sizes,
+)
 from .refusals import Exists, InUse, NotThere, Refusal
 
 OWN = ".cowherd"
@@ -271,7 +284,7 @@ class Folders:
 
     def _current(self, project: str) -> int | None:
         try:
-            target = os.readlink(self._base(project) / _CURRENT)
+            target = str((self._base(project) / _CURRENT).readlink())
         except FileNotFoundError:
             return None
         number = target.removeprefix("generations/")
@@ -282,15 +295,15 @@ class Folders:
     def _read(self, project: str, current: int | None) -> Project:
         base = self._base(project)
         # Markers before trees: a tree is made after its marker, and goes before it.
-        marked = [name.removesuffix(".json") for name in os.listdir(base / "markers") if not name.startswith(".")]
-        trees = {place: os.listdir(base / place) for place in ("generations", "sessions")}
+        marked = [name.removesuffix(".json") for name in _names_in(base / "markers") if not name.startswith(".")]
+        trees = {place: _names_in(base / place) for place in ("generations", "sessions")}
         numbers = {name for name in trees["generations"] if name.isdigit()}
         generations = numbers | {name.removeprefix("generation-") for name in marked if name.startswith("generation-")}
         sessions = {*trees["sessions"]} | {
             name.removeprefix("session-") for name in marked if name.startswith("session-")
         }
         known = {*_PLACES, _CURRENT, f".{_CURRENT}.draft"}
-        foreign = [str(base / name) for name in os.listdir(base) if name not in known]
+        foreign = [str(base / name) for name in _names_in(base) if name not in known]
         foreign += [str(base / "generations" / name) for name in trees["generations"] if name not in numbers]
         table = mounts.every()
         return Project(
@@ -331,7 +344,7 @@ class Folders:
             generation=noted.get("generation"),
             state=GONE if state == COMPLETE and not there else state,
             path=path,
-            mounted=there and (path == str(tree) or _is_bound(tree, Path(path), table)),
+            mounted=there and ((path == str(tree) and state == COMPLETE) or _is_bound(tree, Path(path), table)),
             created=noted.get("created", 0),
             made_folder=noted.get("made_folder", False),
         )
@@ -345,7 +358,9 @@ class Folders:
         for entry in base.iterdir():
             drafts = all(inner.name.startswith(".") for inner in entry.iterdir()) if entry.is_dir() else False
             if entry.name not in _PLACES or not drafts:
-                raise Exists(f"{base} exists and was not made by Cowherd: it holds {entry.name}. Choose another project.")
+                raise Exists(
+                    f"{base} exists and was not made by Cowherd: it holds {entry.name}. Choose another project."
+                )
 
     def _require_unmounted(self, tree: Path) -> None:
         if not tree.is_dir():
@@ -361,6 +376,10 @@ def _is_bound(tree: Path, path: Path, table: tuple[mounts.Mount, ...]) -> bool:
         return False
     own = mounts.under(tree)
     return here[-1].device == own.device and here[-1].root == own.inside(tree.resolve())
+
+
+def _names_in(folder: Path) -> list[str]:
+    return [entry.name for entry in folder.iterdir()]
 
 
 def _json(noted: Mapping[str, Any]) -> bytes:

@@ -53,7 +53,9 @@ class WantedCache:
             raise CowError(f"keep is {params['keep']}, and the current generation is kept always. Give 1 or more.")
         if params.get("volume_size"):
             Size.parse(params["volume_size"])
-        source = Source(Path(names.absolute_path(folder)) if folder else None, names.session(session) if session else None)
+        source = Source(
+            Path(names.absolute_path(folder)) if folder else None, names.session(session) if session else None
+        )
         return cls(
             project=names.golden_project(params["project"]),
             present=present,
@@ -201,7 +203,7 @@ def _remove(project: Project, generation: Generation, store: Store) -> Step:
     kind = "superseded" if generation.state == COMPLETE else "unfinished"
     return Step(
         title=f"remove {kind} generation {generation.number} of {project.name}",
-        run=lambda: store.remove_generation(project.name, generation.number),
+        run=lambda: store.remove_generation(project.name, generation.number, generation.state),
         before={"generation": generation.number, "state": generation.state},
     )
 
@@ -310,4 +312,3 @@ def _require_as_wanted(session: Session, wanted: WantedSession) -> None:
 
 def _discard(_: object) -> None:
     """Steps return nothing."""
-

@@ -27,6 +27,7 @@ from .refusals import Exists, InUse, NoRoom, NotThere, Refusal
 RESERVE = "2%"
 _LONG = 24 * 3600.0
 """Seconds to wait for a run that copies a tree."""
+_SHORT = 60.0
 _SESSION_LOCKS = 64
 """Sessions share lock files, so that those of sessions that are no more do not pile up."""
 
@@ -88,7 +89,9 @@ class Store:
         with self._session_lock(project, name):
             session = self.session(project, name)
             if session.state != COMPLETE:
-                raise Refusal(f"Session {name} of {project} is {session.state}, and only a complete one can be mounted.")
+                raise Refusal(
+                    f"Session {name} of {project} is {session.state}, and only a complete one can be mounted."
+                )
             if not session.mounted:
                 require_free_path(Path(session.path))
                 self.backend.mount(project, session)
@@ -110,6 +113,13 @@ class Store:
                     f"{name} of {project} has no marker, so whether it is a session of ours cannot be told. "
                     f"Look at it, and remove it by hand if nobody needs it."
                 )
+            self._destroy(project, session)
+
+    def discard(self, project: str, name: str, state: str) -> None:
+        """Destroy a session that a run left in this state; one that a run is still at is refused at once."""
+        with self._session_lock(project, name, timeout=0):
+            session = self.session(project, name)
+            _require_still(f"Session {name} of {project}", session.state, state)
             self._destroy(project, session)
 
     # Generations.
@@ -139,10 +149,16 @@ class Store:
                 if source.session:
                     self.backend.rebase(project, number, self.session(project, source.session))
 
-    def remove_generation(self, project: str, number: int) -> None:
-        """Remove a generation that is not current and has no sessions; an unfinished one as well."""
-        with self._generations_lock(project):
-            self._remove_generation(project, number)
+    def remove_generation(self, project: str, number: int, state: str, *, wait: float = _LONG) -> None:
+        """Remove a generation that is not current and has no sessions, and is in this state still."""
+        with (
+            self._generations_lock(project, wait),
+            self.backend.locked(project, "sessions", timeout=wait or _SHORT),
+        ):
+            found = self.project(project)
+            generation = require_removable(found, number)
+            _require_still(f"Generation {number} of {project}", generation.state, state)
+            self.backend.remove_generation(found, number)
 
     def remove_project(self, project: str) -> None:
         """Remove all generations and the place of a project that has no sessions."""
@@ -159,7 +175,9 @@ class Store:
             return source.folder
         session = self.session(project, source.session or "")
         if session.state != COMPLETE:
-            raise Refusal(f"Session {session.name} of {project} is {session.state}, and only a complete one is promoted.")
+            raise Refusal(
+                f"Session {session.name} of {project} is {session.state}, and only a complete one is promoted."
+            )
         if not session.mounted:
             raise Refusal(
                 f"Session {session.name} of {project} is not mounted at {session.path}. "
@@ -210,15 +228,9 @@ class Store:
                 f"Stop what writes to it, and start again; the current generation is as it was."
             )
 
-    def _remove_generation(self, project: str, number: int) -> None:
-        with self.backend.locked(project, "sessions", timeout=_LONG):
-            found = self.project(project)
-            require_removable(found, number)
-            self.backend.remove_generation(found, number)
-
     def _destroy(self, project: str, session: Session) -> None:
-        if session.state != GONE:
-            self.backend.unmount(project, session) if session.mounted else None
+        if session.mounted:
+            self.backend.unmount(project, session)
         self.backend.remove_session(project, session)
         if session.made_folder and Path(session.path) != self.backend.tree(project, session):
             with contextlib.suppress(OSError):
@@ -230,14 +242,19 @@ class Store:
             found = self.session(project, session.name)
             self._destroy(project, found)
 
-    def _generations_lock(self, project: str) -> AbstractContextManager[None]:
-        return self.backend.locked(project, "generations", timeout=_LONG)
+    def _generations_lock(self, project: str, wait: float = _LONG) -> AbstractContextManager[None]:
+        return self.backend.locked(project, "generations", timeout=wait)
 
     @contextlib.contextmanager
     def _session_lock(self, project: str, name: str, timeout: float = _LONG) -> Iterator[None]:
         part = f"session-{zlib.crc32(name.encode()) % _SESSION_LOCKS}"
         with self.backend.locked(project, part, timeout=timeout):
             yield
+
+
+def _require_still(what: str, state: str, expected: str) -> None:
+    if state != expected:
+        raise InUse(f"{what} is {state} now and was {expected} before: another run is at it. Start again.")
 
 
 def to_clone(project: Project, number: int | None) -> Generation:
@@ -259,9 +276,7 @@ def superseded(project: Project, keep: int) -> tuple[Generation, ...]:
     """Return the complete generations beyond the newest `keep`, which have no sessions and are not current."""
     complete = [each for each in project.generations if each.state == COMPLETE]
     newest = {project.current, *(each.number for each in complete[-keep:])} if keep else {project.current}
-    return tuple(
-        each for each in complete if each.number not in newest and not project.sessions_of(each.number)
-    )
+    return tuple(each for each in complete if each.number not in newest and not project.sessions_of(each.number))
 
 
 def unfinished(project: Project) -> tuple[Generation, ...]:

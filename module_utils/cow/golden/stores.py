@@ -39,8 +39,7 @@ def opened(options: Mapping[str, Any]) -> Store:
 
 def choose(store: str, backend: str) -> Choice:
     """Decide on the backend of a store."""
-    choice = _of_folder(store, backend) if store.startswith("/") else _of_dataset(names.dataset(store), backend)
-    return choice
+    return _of_folder(store, backend) if store.startswith("/") else _of_dataset(names.dataset(store), backend)
 
 
 def _of_dataset(dataset: str, backend: str) -> Choice:
@@ -78,9 +77,7 @@ def _asked_for(folder: Path, backend: str, found: Choice) -> Choice:
     mount = mounts.under(folder)
     if backend in ("zfs", "zvol"):
         if found.backend != "zfs":
-            raise CowError(
-                f"The backend {backend} needs a dataset, and {found.why}. Write the store as POOL/NAME."
-            )
+            raise CowError(f"The backend {backend} needs a dataset, and {found.why}. Write the store as POOL/NAME.")
         return Choice(backend, f"asked for, and {found.why}", found.location)
     if backend == "btrfs" and mount.fstype != "btrfs":
         raise CowError(f"The backend btrfs needs btrfs, and {found.why}. Choose another backend or store.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from .. import btrfs
@@ -18,7 +18,7 @@ class Subvolumes(Folders):
 
     name: str = "btrfs"
     atomic: bool = True
-    tool: Btrfs = Btrfs()
+    tool: Btrfs = field(default_factory=Btrfs)
 
     def capture(self, project: str, number: int, session: Session) -> None:
         """Take a read-only snapshot, which leaves nothing out."""
