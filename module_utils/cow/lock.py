@@ -37,7 +37,7 @@ def held(
     descriptor = _open(folder, re.sub(r"[^A-Za-z0-9._-]+", "_", resource).strip("_") + ".lock")
     try:
         kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-        _acquire(descriptor, kind, resource, clock() + timeout, clock, sleep)
+        _acquire(descriptor, kind, resource, clock() + timeout, clock=clock, sleep=sleep)
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         yield
@@ -72,6 +72,7 @@ def _acquire(
     kind: int,
     resource: str,
     deadline: float,
+    *,
     clock: Callable[[], float],
     sleep: Callable[[float], None],
 ) -> None:

@@ -89,9 +89,7 @@ def zfs_properties(properties: Mapping[str, Any]) -> dict[str, str]:
         if isinstance(value, bool) or not isinstance(value, str | int):
             raise CowError(f"The property {key} is {value!r}. Write it as text in quotes, as in 'on', or as a number.")
         if any(character in str(value) for character in "\t\n\0"):
-            raise CowError(
-                f"The property {key} has a tab or a line break in it, which cannot be told from what follows."
-            )
+            raise CowError(f"The property {key} has a tab or a line break in it. Write it on one line.")
     return {key: str(value) for key, value in properties.items()}
 
 

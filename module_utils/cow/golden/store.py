@@ -193,6 +193,8 @@ class Store:
 
     def _planned(self, project: str, name: str, path: str | None) -> Session:
         where = self.planned_path(project, name, path)
+        if path is None and os.path.lexists(where):
+            raise Exists(f"There is a session {name} of {project} already, or something else at {where}.")
         require_free_path(Path(where))
         return Session(
             name=name,
