@@ -3,7 +3,8 @@
 In the store: PROJECT, with PROJECT/generations/N and PROJECT/sessions/ID. The snapshot of generation N is called
 golden-N, which is unique in a project, for it moves: `zfs promote` gives the newest generation the snapshots of those
 it came from, and those become clones of it. So a generation is found by the name of its snapshot, wherever that is,
-and one that goes hands those of others back before. What is noted of each is in user properties of its own.
+and one that goes hands those of others back before. Its own snapshot may have to stay where two others branch from it;
+it goes with the last of those. What is noted of each is in user properties of its own.
 """
 
 from __future__ import annotations
@@ -89,6 +90,16 @@ class Inventory:
         return {int(match[1]): match[0] for match in matches if match}
 
     @property
+    def leftovers(self) -> dict[int, str]:
+        """The snapshots of generations that are no more, or not yet, and that no other one branches from."""
+        origins = {self.origin(name) for name in self.found}
+        return {
+            number: name
+            for number, name in self.snapshots.items()
+            if number not in self.generations and name not in origins
+        }
+
+    @property
     def foreign(self) -> tuple[str, ...]:
         """What is there and is not ours."""
         places = {self.base, f"{self.base}/generations", f"{self.base}/sessions"}
@@ -101,7 +112,8 @@ class Inventory:
 
     def origin(self, name: str) -> str:
         """Return the snapshot that a dataset is a clone of, "" for none."""
-        return self.found[name]["origin"].value.strip("-")
+        origin = self.found[name]["origin"].value
+        return "" if origin == "-" else origin
 
     def generation_of(self, session: str) -> int | None:
         """Return the number of the generation that a session is a clone of."""
@@ -139,7 +151,7 @@ class Datasets:
         if inventory is None:
             return None
         base = inventory.base
-        numbers = sorted({*inventory.generations, *inventory.snapshots})
+        numbers = sorted({*inventory.generations, *inventory.leftovers})
         table = mounts.every()
         return Project(
             name=project,
@@ -268,11 +280,13 @@ class Datasets:
             self._begin_removal(inventory, name)
             self._hand_back(project.name, number)
         own = self._require(project.name).snapshots.get(number)
-        if own:
-            self.tool.release(TAG, own)
-        for each in (own, name) if own and own.startswith(f"{name}@") else (name, own):
-            if each:
-                self._destroy(each)
+        if name and own and own.startswith(f"{name}@"):
+            self._destroy_snapshot(own)
+        if name:
+            self._destroy(name)
+        for snapshot in self._require(project.name).leftovers.values():
+            if not self.tool.clones(snapshot):
+                self._destroy_snapshot(snapshot)
 
     def claim(self, project: str, number: int, session: Session) -> None:
         """Clone, which is one step and durable; `fill` has nothing left to do."""
@@ -328,8 +342,7 @@ class Datasets:
                 raise InUse(f"{snapshot} was not made by Cowherd. Destroy it first, or keep the session.")
             if clones := self.tool.clones(snapshot):
                 raise InUse(f"{', '.join(clones)} came from {snapshot}. Run `cow-session gc {project}` first.")
-            self.tool.release(TAG, snapshot)
-            self._destroy(snapshot)
+            self._destroy_snapshot(snapshot)
         self._destroy(name)
 
     # What differs between file systems and volumes.
@@ -456,8 +469,11 @@ class Datasets:
             newest = max(dependents, key=lambda each: here[inventory.origin(each)])
             self.tool.run(["zfs", "promote", newest])
         for each in (snapshot for snapshot, key in here.items() if key != number):
-            self.tool.release(TAG, each)
-            self._destroy(each)
+            self._destroy_snapshot(each)
+
+    def _destroy_snapshot(self, snapshot: str) -> None:
+        self.tool.release(TAG, snapshot)
+        self._destroy(snapshot)
 
     def _destroy(self, name: str) -> None:
         try:

@@ -234,7 +234,7 @@ class Store:
         if session.mounted:
             self.backend.unmount(project, session)
         self.backend.remove_session(project, session)
-        if session.made_folder and Path(session.path) != self.backend.tree(project, session):
+        if session.made_folder:
             with contextlib.suppress(OSError):
                 Path(session.path).rmdir()
 
