@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.module_utils.cow import manifest
 
-from tests.support import golden, waiting
+from tests.support import golden, trees, waiting
 from tests.support.golden import Place, Store, content
 
 
@@ -262,3 +263,20 @@ def test_what_is_not_ours_is_left_alone(store: Store) -> None:
     store.run("destroy", "p", "theirs", status=3 if store.place.fuse else 1)
     assert content(store.clone("alice")) == content(source)
     assert store.module("golden_cache", project="p", state="absent").get("failed")
+
+
+def test_nothing_of_a_tree_is_lost(store: Store) -> None:
+    if store.place.fuse:
+        return  # zfs-fuse keeps neither nanoseconds nor flags nor ACLs; OpenZFS is tested in a virtual machine.
+    with trees.hostile(store.folder / "hostile") as source:
+        store.run("promote", "p", "--source", source)
+        alice = store.clone("alice")
+        assert manifest.differences(manifest.of(source), manifest.of(alice)) == []
+        store.run("promote", "p", "alice")
+        bob = store.clone("bob")
+        assert manifest.differences(manifest.of(source), manifest.of(bob)) == []
+        for name in ("alice", "bob"):
+            store.run("destroy", "p", name)
+        assert store.run("gc", "--keep", 1, "--grace", 0)["failed"] == []
+        store.module("golden_cache", project="p", state="absent")
+        assert store.run("list")["projects"] == []

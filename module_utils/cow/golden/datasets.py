@@ -361,7 +361,9 @@ class Datasets:
         self.tool.create(name, {**properties, _KIND: "generation", _STATE: BUILDING, _GENERATION: number})
 
     def _snapshot(self, snapshot: str, session: Session) -> None:
-        self.tool.run(["sync", "--file-system", "--", session.path])
+        from ..kernel import sync_file_system  # noqa: PLC0415
+
+        sync_file_system(Path(session.path))
         self.tool.take(snapshot, {_KIND: "golden"})
 
     def _mount(self, name: str, folder: Path) -> None:

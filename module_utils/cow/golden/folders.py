@@ -235,10 +235,16 @@ class Folders:
         from shutil import rmtree  # noqa: PLC0415
 
         with contextlib.suppress(FileNotFoundError):
-            rmtree(tree)
+            try:
+                rmtree(tree)
+            except PermissionError:
+                _unblock(tree)
+                rmtree(tree)
 
     def _sync(self, tree: Path) -> None:
-        process.run(["sync", "--file-system", "--", str(tree)], timeout=3600)
+        from ..kernel import sync_file_system  # noqa: PLC0415
+
+        sync_file_system(tree)
 
     # Names and readings.
 
@@ -376,6 +382,22 @@ def _is_bound(tree: Path, path: Path, table: tuple[mounts.Mount, ...]) -> bool:
         return False
     own = mounts.under(tree)
     return here[-1].device == own.device and here[-1].root == own.inside(tree.resolve())
+
+
+def _unblock(tree: Path) -> None:
+    """Clear the flags of files in a tree that keep root from removing them (chattr +i, +a)."""
+    from ..tree import BLOCKING_FLAGS, Descent, set_flags, walk  # noqa: PLC0415
+
+    with Descent(tree) as descent:
+        for entry in walk(tree).entries:
+            if entry.flags & BLOCKING_FLAGS:
+                folder = descent.at(entry.path if entry.is_folder else entry.parent)
+                flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+                descriptor = os.open(b"." if entry.is_folder else entry.name, flags, dir_fd=folder)
+                try:
+                    set_flags(descriptor, 0)
+                finally:
+                    os.close(descriptor)
 
 
 def _names_in(folder: Path) -> list[str]:
