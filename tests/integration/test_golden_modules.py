@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -205,4 +204,4 @@ def test_the_configuration(tmp_path: Path) -> None:
         status, printed = said(text)
         assert status == 1
         assert why in printed["msg"]
-    assert os.listdir(store) == []
+    assert list(store.iterdir()) == []

@@ -146,7 +146,7 @@ def test_some_share_it_and_one_alone_waits_for_them_but_not_for_later_ones(tmp_p
         with taking_turns(tmp_path, "alone") as alone:
             wait_until_it_is_someones_turn(tmp_path)
             with (
-                pytest.raises(CowError, match="pool.turn"),
+                pytest.raises(CowError, match=r"pool\.turn"),
                 lock.in_turn("pool", shared=True, timeout=0, folder=tmp_path),
             ):
                 pass
