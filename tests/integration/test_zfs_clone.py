@@ -36,11 +36,11 @@ def names(fuse: ZfsFuse, pool: str) -> list[str]:
     return fuse.run("zfs", "list", "-H", "-r", "-t", "all", "-o", "name", pool).split()
 
 
-def four(fuse: ZfsFuse, pool: str, module: str, **args: Any) -> FourRuns:
+def four(fuse: ZfsFuse, pool: str, module: str, /, **args: Any) -> FourRuns:
     return four_runs(module, args, state=lambda: names(fuse, pool), within=fuse.within)
 
 
-def refused(fuse: ZfsFuse, pool: str, module: str, **args: Any) -> str:
+def refused(fuse: ZfsFuse, pool: str, module: str, /, **args: Any) -> str:
     before = state(fuse, pool)
     in_check, in_run = (run_module(module, args, check, within=fuse.within) for check in (True, False))
     assert in_run["failed"], in_run
