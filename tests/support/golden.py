@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -159,11 +160,8 @@ def place(backend: str, folder: Path) -> Iterator[Place]:
     if backend == "zfs":
         with zfs_fuse.running(folder / "zfs") as fuse:
             yield Place(backend, folder, command, fuse)
-    elif backend == "copy":
-        yield Place(backend, folder, command)
     else:
-        make = loops.btrfs if backend == "btrfs" else loops.xfs
-        needs.program(f"mkfs.{'btrfs' if backend == 'btrfs' else 'xfs'}")
+        make = {"btrfs": loops.btrfs, "reflink": loops.xfs, "copy": loops.ext4}[backend]
         with make(folder / "image", folder / "mounted") as mounted:
             yield Place(backend, mounted, command)
 
@@ -216,3 +214,56 @@ def together(commands: Sequence[Sequence[str]]) -> list[tuple[int, dict[str, Any
     """Run commands at one time; returns exit status and JSON of each."""
     processes = [subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) for argv in commands]
     return [(each.wait(), json.loads(printed)) for each in processes if (printed := each.communicate()[0]) is not None]
+
+
+def keep_whole_seconds(folder: Path) -> None:
+    """Have no more of each time than zfs-fuse keeps."""
+    for path in (*folder.rglob("*"), folder):
+        seconds = path.lstat().st_mtime_ns // 10**9 * 10**9
+        os.utime(path, ns=(seconds, seconds), follow_symlinks=False)
+
+
+def forget(of: Store, kind: str, name: str, project: str = "p") -> None:
+    """Take away the marker of a session or generation, as no run of ours would."""
+    if of.place.fuse:
+        of.place.fuse.run("zfs", "inherit", "cowherd:state", f"{of.location}/{project}/{kind}s/{name}")
+    else:
+        Path(of.location, project, "markers", f"{kind}-{name}.json").unlink()
+
+
+@contextmanager
+def filled(of: Store) -> Iterator[None]:
+    """Leave no space in the store during the block."""
+    if of.place.fuse:
+        dataset = f"{of.location}/fill"
+        of.place.fuse.run("zfs", "create", "-o", f"mountpoint={of.folder}/fill", dataset)
+        filler = of.seen(of.folder) / "fill" / "file"
+    else:
+        filler = Path(of.location).parent / "fill"
+    try:
+        fill(filler)
+        yield
+    finally:
+        filler.unlink()
+        subprocess.run(["sync"], check=True)
+        if of.place.backend == "btrfs":  # gives chunks back by and by, and by this at once
+            subprocess.run(
+                ["btrfs", "balance", "start", "-dusage=0", filler.parent], stdout=subprocess.DEVNULL, check=True
+            )
+        if of.place.fuse:
+            # It lets go of a file system some time after that was unmounted.
+            waiting.until(lambda: not of.place.fuse or _destroyed(of.place.fuse, dataset))
+
+
+def _destroyed(fuse: zfs_fuse.ZfsFuse, dataset: str) -> bool:
+    fuse.run("zfs", "destroy", dataset, accept=(0, 1))
+    return not fuse.run("zfs", "list", "-H", "-o", "name", dataset, accept=(0, 1))
+
+
+def fill(path: Path) -> None:
+    """Write until nothing more can be written."""
+    with path.open("wb", buffering=0) as file:
+        for size in (1 << 20, 4096):
+            with contextlib.suppress(OSError):
+                while True:
+                    file.write(b"\1" * size)

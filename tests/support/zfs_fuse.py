@@ -29,10 +29,9 @@ exec zfs-fuse --no-daemon --no-kstat-mount
 
 @dataclass(frozen=True)
 class ZfsFuse:
-    """process: of the daemon, as this process sees it. folder: where the disks of its pools are."""
+    """process: of the daemon, as this process sees it."""
 
     process: int
-    folder: Path
     numbers: Iterator[int] = field(default_factory=itertools.count)
 
     @property
@@ -55,8 +54,8 @@ class ZfsFuse:
     def pool(self, size: int = 256 << 20) -> str:
         """Make a pool in a file. Its name is used once: a pool of a name that just was may be busy."""
         name = f"cw{os.getpid()}n{next(self.numbers)}"
-        disk = self.folder / f"{name}.disk"
-        with disk.open("wb") as file:
+        disk = f"/run/{name}.disk"  # in memory
+        with self.seen(disk).open("wb") as file:
             file.truncate(size)
         self.run("zpool", "create", "-m", "none", name, disk)
         return name
@@ -64,7 +63,7 @@ class ZfsFuse:
 
 @contextmanager
 def running(folder: Path) -> Iterator[ZfsFuse]:
-    """A daemon during the block; skips unless one can run here."""
+    """A daemon during the block, with its log in `folder`; skips unless one can run here."""
     needs.root("a ZFS in user space mounts file systems")
     for name in ("zfs-fuse", "unshare", "nsenter"):
         needs.program(name)
@@ -76,7 +75,7 @@ def running(folder: Path) -> Iterator[ZfsFuse]:
         subprocess.Popen([*_ALONE, "sh", "-c", _DAEMON], stdin=subprocess.DEVNULL, stdout=log, stderr=log) as alone,
     ):
         try:
-            yield ZfsFuse(waiting.until(lambda: _daemon(alone)), folder)
+            yield ZfsFuse(waiting.until(lambda: _daemon(alone)))
         finally:
             alone.kill()
 

@@ -10,7 +10,8 @@ it goes with the last of those. What is noted of each is in user properties of i
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,7 @@ TAG = "cowherd"
 """The hold on the snapshot of a generation."""
 SESSIONS = Path("/var/lib/cowherd/sessions")
 """Where sessions are mounted that name no path."""
+_BUSY_FOR = 5.0
 _BUILDING_AT = Path("/run/cowherd/building")
 
 _KIND, _STATE, _GENERATION, _PATH, _CREATED, _SOURCE, _FINGERPRINT, _CURRENT, _MADE_FOLDER = (
@@ -130,6 +132,8 @@ class Datasets:
     name: str = "zfs"
     lock_folder: Path = lock.FOLDER
     atomic: bool = True
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
 
     def projects(self) -> tuple[str, ...]:
         """Return the names of the datasets in the store that are ours."""
@@ -478,13 +482,19 @@ class Datasets:
         self._destroy(snapshot)
 
     def _destroy(self, name: str) -> None:
-        try:
-            self.tool.destroy(name)
-        except process.CommandFailed as failure:
-            said = failure.finished.stderr
-            if "busy" in said or "dependent clones" in said or "has children" in said:
-                raise InUse(f"{name} is in use and stays: {_last_line(failure)}") from failure
-            raise
+        """Destroy it; what was unmounted, or a new device that udev looks at, may be busy for a moment yet."""
+        deadline = self.clock() + _BUSY_FOR
+        while True:
+            try:
+                return self.tool.destroy(name)
+            except process.CommandFailed as failure:
+                said = failure.finished.stderr
+                if "busy" in said and self.clock() < deadline:
+                    self.sleep(0.05)
+                    continue
+                if "busy" in said or "dependent clones" in said or "has children" in said:
+                    raise InUse(f"{name} is in use and stays: {_last_line(failure)}") from failure
+                raise
 
 
 def _generation(inventory: Inventory, number: int) -> Generation:

@@ -8,8 +8,6 @@ of another volume; and it is mounted with nouuid always, for all clones have the
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,8 +31,6 @@ class Volumes(Datasets):
     name: str = "zvol"
     volume_size: str = "100GiB"
     devices: Path = Path("/dev")
-    clock: Callable[[], float] = time.monotonic
-    sleep: Callable[[float], None] = time.sleep
 
     def _at_rest(self) -> dict[str, str]:
         return {"readonly": "on"}
