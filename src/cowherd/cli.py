@@ -100,6 +100,7 @@ def _run_tests(options: argparse.Namespace) -> int:
 
 COMMANDS = (
     playbook("site", "Make every launch on the hosts a copy-on-write clone. Run again, nothing changes."),
+    playbook("golden", "Keep golden file trees on the hosts, and clone them for sessions."),
     playbook("verify", "Launch a throw-away container on each host and compare its phases with the targets."),
     Command("test", "Run all that tells whether Cowherd works.", environment.TEST, _test_options, _run_tests),
 )
