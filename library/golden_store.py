@@ -38,6 +38,17 @@ options:
       - One that exists stays as it is.
     type: str
     required: true
+  backend:
+    description:
+      - How trees are to be kept and cloned there, as with M(golden_cache). One that does not work there is refused.
+    type: str
+    choices: [auto, zfs, zvol, btrfs, reflink, copy]
+    default: auto
+  expect:
+    description:
+      - The backend that it has to come to. Another one is refused before anything is made.
+    type: str
+    choices: [zfs, zvol, btrfs, reflink, copy]
   device:
     description:
       - The block device on which to make the pool of a dataset, when there is none of its name yet.
@@ -84,6 +95,16 @@ exists:
   type: bool
   returned: always
   sample: true
+backend:
+  description: The backend in effect; null in check mode before the store is there.
+  type: str
+  returned: always
+  sample: zfs
+why:
+  description: Why it is that one; null where it is.
+  type: str
+  returned: always
+  sample: tank/golden names a dataset
 steps:
   description: What was done in this order, or would be done in check mode.
   type: list
@@ -103,6 +124,8 @@ from ansible.module_utils.cow.zpool import Zpool
 
 ARGUMENTS: dict[str, Any] = {
     "store": {"type": "str", "required": True},
+    "backend": {"type": "str", "choices": ["auto", "zfs", "zvol", "btrfs", "reflink", "copy"], "default": "auto"},
+    "expect": {"type": "str", "choices": ["zfs", "zvol", "btrfs", "reflink", "copy"]},
     "device": {"type": "path"},
     "pool_properties": {"type": "dict", "default": {"ashift": "12", "autotrim": "on"}},
     "properties": {

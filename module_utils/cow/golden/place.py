@@ -8,18 +8,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .. import blockdev, names, process
+from .. import blockdev, mounts, names, process
 from ..errors import CowError, Drift, NotYetKnown
 from ..plan import Plan, Step
 from ..zfs import Zfs
 from ..zpool import Zpool
+from . import stores
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What an operator asks for; the properties are those of what is made."""
+    """What an operator asks for; the properties are those of what is made. expect: the backend that it has to come to."""
 
     store: str
+    backend: str = "auto"
+    expect: str | None = None
     device: str | None = None
     pool_properties: Mapping[str, str] = field(default_factory=dict)
     properties: Mapping[str, str] = field(default_factory=dict)
@@ -39,6 +42,8 @@ class Wanted:
             raise CowError(f"The store {store} is a whole pool. Name a dataset in it, such as {store}/golden.")
         return cls(
             store=store,
+            backend=params["backend"],
+            expect=params["expect"],
             device=names.absolute_path(device) if device else None,
             pool_properties=names.zfs_properties(params["pool_properties"]),
             properties=names.zfs_properties(params["properties"]),
@@ -67,9 +72,11 @@ class Found:
 
     missing: the folder, or the datasets, the outermost first. pool: whether the pool is imported; devices: those it is
     on. device: the one that was named, as far as there is one. importable: pools that could be imported from it, or
-    that have the name of the one that is wanted.
+    that have the name of the one that is wanted. backend, why: the backend in effect, None before it can be told.
     """
 
+    backend: str | None = None
+    why: str | None = None
     missing: tuple[str, ...] = ()
     pool: bool = True
     devices: tuple[str, ...] = ()
@@ -83,7 +90,7 @@ def observe(wanted: Wanted, zpool: Zpool, zfs: Zfs) -> Found:
         folder = Path(wanted.store)
         if folder.exists() and not folder.is_dir():
             raise CowError(f"{folder} exists and is no folder. Name another store, or move it away.")
-        return Found(missing=() if folder.is_dir() else (wanted.store,))
+        return _observe_folder(folder, wanted)
     try:
         is_there = zpool.exists(wanted.pool)
     except process.CommandMissing as missing:
@@ -94,7 +101,10 @@ def observe(wanted: Wanted, zpool: Zpool, zfs: Zfs) -> Found:
     device = blockdev.inspect(wanted.device) if wanted.device else None
     if is_there:
         there = zfs.read(wanted.datasets, ["type"])
+        choice = _chosen(wanted.store, wanted)
         return Found(
+            backend=choice.backend,
+            why=choice.why,
             missing=tuple(name for name in wanted.datasets if name not in there),
             devices=zpool.devices(wanted.pool) if wanted.device else (),
             device=device,
@@ -122,7 +132,7 @@ def plan(found: Found, wanted: Wanted, zpool: Zpool, zfs: Zfs) -> Plan:
 
 def describe(found: Found, wanted: Wanted) -> dict[str, Any]:
     """Give the return values of the module."""
-    return {"store": wanted.store, "exists": not found.missing}
+    return {"store": wanted.store, "exists": not found.missing, "backend": found.backend, "why": found.why}
 
 
 def is_on(used: str, device: str) -> bool:
@@ -131,6 +141,23 @@ def is_on(used: str, device: str) -> bool:
     block = Path("/sys/class/block")
     partition = block / Path(device).name / Path(used).name / "partition"
     return used == device or partition.exists()
+
+
+def _observe_folder(folder: Path, wanted: Wanted) -> Found:
+    """Look at a folder, or at the one that it is to be in, which tells the backend as well."""
+    if folder.is_dir():
+        choice = _chosen(wanted.store, wanted)
+        return Found(choice.backend, choice.why)
+    if not mounts.under(folder).fstype.endswith("zfs"):
+        _chosen(str(mounts.existing(folder)), wanted)
+    return Found(missing=(wanted.store,))
+
+
+def _chosen(place: str, wanted: Wanted) -> stores.Choice:
+    """Decide on the backend as for a store at this place, and refuse one that is not expected."""
+    choice = stores.choose(place, wanted.backend)
+    stores.require(choice, wanted.expect)
+    return choice
 
 
 def _require_empty(found: Found, wanted: Wanted) -> blockdev.Device:
