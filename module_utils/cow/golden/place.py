@@ -18,7 +18,7 @@ from . import stores
 
 @dataclass(frozen=True)
 class Wanted:
-    """What an operator asks for; the properties are those of what is made. expect: the backend that it has to come to."""
+    """What an operator asks for. expect: the backend that it has to come to. Properties: of what is made."""
 
     store: str
     backend: str = "auto"
