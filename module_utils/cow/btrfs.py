@@ -15,10 +15,9 @@ import os
 import re
 import stat
 import struct
-import uuid
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from . import mounts, process
@@ -226,7 +225,6 @@ def _changing(what: str) -> Iterator[None]:
 def _read(path: Path) -> Subvolume:
     answer = _INFO.unpack(_ask(path, _GET_INFO))
     number, _name, _outer, _folder, generation, flags, own, parent, received, *times = answer
-    created = datetime.fromtimestamp(times[_CREATED], UTC)
     return Subvolume(
         path=path,
         id=number,
@@ -235,7 +233,7 @@ def _read(path: Path) -> Subvolume:
         received_uuid=_uuid(received),
         readonly=bool(flags & _READ_ONLY_FLAG),
         generation=generation,
-        created=created.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(times[_CREATED])),
         compression=_compression(path),
     )
 
@@ -278,7 +276,8 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def _uuid(raw: bytes) -> str | None:
-    return str(uuid.UUID(bytes=raw)) if any(raw) else None
+    text = raw.hex()
+    return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:])) if any(raw) else None
 
 
 def _kind(mode: int) -> str:

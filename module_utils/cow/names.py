@@ -73,11 +73,10 @@ def dataset(name: str) -> str:
 def snapshot(name: str) -> str:
     """Return a ZFS snapshot as POOL/NAME@SNAPSHOT."""
     of, at, own = name.partition("@")
-    if not at or not _DATASET_PART.fullmatch(own):
+    if not at or not all(_DATASET_PART.fullmatch(part) for part in (own, *of.split("/"))):
         raise CowError(
             f"{name!r} is not a snapshot. Write POOL/NAME@SNAPSHOT in letters, digits, '.', '_', ':' and '-'."
         )
-    dataset(of)
     return name
 
 

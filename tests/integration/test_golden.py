@@ -211,7 +211,7 @@ def test_clones_can_be_made_at_one_time(store: Store) -> None:
         (("promote", "p", "--source", "{folder}/source-p", "--keep", "0"), 1, "Give 1 or more"),
     ],
 )
-def test_bad_input_changes_nothing(place: Place, begun: Store, argv: tuple[str, ...], status: int, said: str) -> None:
+def test_bad_input_changes_nothing(begun: Store, argv: tuple[str, ...], status: int, said: str) -> None:
     before = begun.state()
     filled = [each.format(folder=begun.folder) for each in argv]
     assert said in begun.run(*filled, status=status)["msg"]

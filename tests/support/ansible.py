@@ -33,7 +33,8 @@ def run_module(
 ) -> Result:
     """Run a module of the project on this machine and return what it returned; a failure has `failed` and `msg`.
 
-    environment: added to this process's own. within: a command to run it by, such as nsenter(1). AssertionError when the module ended in any other way than by a result.
+    environment: added to this process's own. within: a command to run it by, such as nsenter(1).
+    AssertionError when the module ended in any other way than by a result.
     """
     arguments = {**args, "_ansible_check_mode": check, "_ansible_diff": diff}
     finished = subprocess.run(

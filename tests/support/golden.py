@@ -85,11 +85,11 @@ class Store:
         printed: dict[str, Any] = json.loads(finished.stdout)
         return printed
 
-    def module(self, name: str, check: bool = False, **args: Any) -> Result:
+    def module(self, name: str, check: bool = False, /, **args: Any) -> Result:
         """Run a module on this store."""
         return run_module(name, self._args(args), check, within=self.within)
 
-    def four(self, name: str, **args: Any) -> FourRuns:
+    def four(self, name: str, /, **args: Any) -> FourRuns:
         """Run a module on this store four times."""
         return four_runs(name, self._args(args), state=self.state, within=self.within)
 
@@ -162,8 +162,19 @@ def place(backend: str, folder: Path) -> Iterator[Place]:
             yield Place(backend, folder, command, fuse)
     else:
         make = {"btrfs": loops.btrfs, "reflink": loops.xfs, "copy": loops.ext4}[backend]
-        with make(folder / "image", folder / "mounted") as mounted:
+        with _memory(folder / "memory") as memory, make(memory / "image", folder / "mounted") as mounted:
             yield Place(backend, mounted, command)
+
+
+@contextmanager
+def _memory(folder: Path) -> Iterator[Path]:
+    """A folder in memory, for disks that are synced at each step."""
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2g", "tmpfs", folder], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", folder], check=True)
 
 
 @contextmanager

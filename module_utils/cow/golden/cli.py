@@ -35,19 +35,30 @@ exit status:
 """
 
 
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Of one width: to ask how wide the terminal is takes longer than a clone, and parsers always ask."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=100)
+
+
+class _Parser(argparse.ArgumentParser):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options, formatter_class=_Help)
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    top = argparse.ArgumentParser(
-        prog="cow-session",
-        description="Clones golden file trees for sessions. Prints JSON.",
-        epilog=STATUSES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    top = _Parser(
+        prog="cow-session", description="Clones golden file trees for sessions. Prints JSON.", epilog=STATUSES
     )
     top.add_argument("--config", default=CONFIGURATION, metavar="FILE", help=f"JSON object of {', '.join(OPTIONS)}")
     top.add_argument("--store", help="folder, or ZFS dataset as POOL/NAME")
     top.add_argument("--backend", choices=("auto", *BACKENDS), help="how trees are kept (auto)")
     top.add_argument("--expect", choices=BACKENDS, help="fail when it comes to another backend")
-    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = top.add_subparsers(
+        dest="command", required=True, metavar="COMMAND", prog="cow-session", parser_class=_Parser
+    )
 
     clone = commands.add_parser("clone", help="make a session from the current generation")
     _names(clone, "project", "session")
