@@ -14,7 +14,6 @@ from typing import Any
 
 from ansible.module_utils.cow.golden import program
 from ansible.module_utils.cow.kernel import sync_file_system
-
 from tests.support import loops
 
 from .timing import interleaved, milliseconds, table

@@ -14,7 +14,6 @@ from pathlib import Path
 
 from ansible.module_utils.cow import manifest, treecopy
 from ansible.module_utils.cow.kernel import sync_file_system
-
 from tests.support import loops
 
 from .timing import interleaved, milliseconds, table
