@@ -131,7 +131,8 @@ instances:
       returned: success
       sample: false
     move:
-      description: What the journal says of its last move, as M(incus_instance_pool) returns it; null when there is none.
+      description:
+        - What the journal says of its last move, as M(incus_instance_pool) returns it; null when there is none.
       type: dict
       returned: success
       sample: null

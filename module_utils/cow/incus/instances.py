@@ -102,7 +102,9 @@ def key_of(text: str) -> Key:
     try:
         return Key(names.project(project or "default"), names.instance(name))
     except CowError as error:
-        raise CowError(f"{text!r} does not name an instance; write NAME or PROJECT/NAME, no patterns. {error}") from None
+        raise CowError(
+            f"{text!r} does not name an instance; write NAME or PROJECT/NAME, no patterns. {error}"
+        ) from None
 
 
 def read(server: Server, key: Key) -> Instance | None:
@@ -174,7 +176,7 @@ def execute(server: Server, key: Key, command: Sequence[str]) -> None:
 
 
 def addresses(server: Server, found: Instance) -> frozenset[str]:
-    """Return the addresses on the NICs that the server gave the instance and that stay the same when it is started anew.
+    """Return the addresses on the NICs of the instance that stay the same when it is started anew.
 
     Left out are addresses of links that it made itself (docker0, tun0), link-local ones, and those of IPv6 that are
     not made of the MAC address (they end in ff:fe and three bytes), as they may be random.

@@ -1,4 +1,4 @@
-"""Why an instance is not moved to another pool, and what a move of it does not keep: decided before anything is done."""
+"""Why an instance is not moved to another pool, and what a move of it does not keep."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Host:
 class Sizes:
     """What the files of an instance hold.
 
-    root, snapshots: bytes. needed: bytes that root and snapshots take on the target at most. entries: files of the root.
+    root, snapshots: bytes. needed: bytes that both take on the target at most. entries: files of the root.
     """
 
     root: int

@@ -254,7 +254,8 @@ class Mover:
         copy = self._require_copy()
         if _dates(found) != _dates(copy):
             raise CowError(
-                f"Snapshots of {found.key} were made, removed or changed while it was copied. Run again, which copies anew."
+                f"Snapshots of {found.key} were made, removed or changed while it was copied. "
+                f"Run again, which copies anew."
             )
         source, target = self._volumes()
         told = _Told(self.progress, "comparing", self.move.bytes)
@@ -426,14 +427,17 @@ class Mover:
         taken = instances.read(self.server, self.move.copy) if copy is None else None
         if taken is not None:
             raise CowError(
-                f"{taken.key} has the name of the copy, but is not of this move. Rename it, or remove it if it is not needed."
+                f"{taken.key} has the name of the copy, but is not of this move. "
+                f"Rename it, or remove it if it is not needed."
             )
         _, target = self._volumes()
         move_trees.discard_draft(target, self.tool)
         if copy is None or copy.key == self.move.key:
             return
         if copy.is_running or copy.last_used:
-            raise CowError(f"{copy.key}, a copy that is not finished, was started by somebody. Remove it if it is not needed.")
+            raise CowError(
+                f"{copy.key}, a copy that is not finished, was started by somebody. Remove it if it is not needed."
+            )
         instances.delete(self.server, copy.key)
 
     def _await_operations(self) -> None:

@@ -145,9 +145,7 @@ def fill_running(source: Volumes, target: Volumes, told: Told) -> tuple[Manifest
     return first, second
 
 
-def settled(
-    source: Volumes, target: Volumes, first: Manifest, second: Manifest
-) -> tuple[Manifest, Manifest]:
+def settled(source: Volumes, target: Volumes, first: Manifest, second: Manifest) -> tuple[Manifest, Manifest]:
     """Read both once more, when what was written lately is old enough to be known by its ctime."""
     time.sleep(_SETTLES_WITHIN)
     return read(source.root, first), read(target.root, second)

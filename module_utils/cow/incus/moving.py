@@ -106,7 +106,7 @@ def observe(server: Server, wanted: Wanted) -> Found:
 
 
 def refusals(server: Server, found: Instance, to_pool: str, host: Host, allow: Allowed) -> tuple[str, ...]:
-    """Say why a new move of an instance to a pool would not be made; its files are read only if nothing else is said."""
+    """Say why a new move of an instance to a pool would not be made; its files are read last."""
     said = tuple(move_checks.refusals(found, to_pool, host, allow))
     if said:
         return said
@@ -299,7 +299,7 @@ def _plan_cleaning(server: Server, found: Found, wanted: Wanted) -> Plan:
     _refuse(tuple(_why_not_cleaned(server, found, move, wanted)))
     steps = [
         Step(
-            title=f"remove {Key(move.project, aside.name)}, which a move of {move.key} has set aside, from pool {aside.pool}",
+            title=f"remove {Key(move.project, aside.name)}, set aside by a move of {move.key}, from pool {aside.pool}",
             run=partial(_remove, server, move, aside),
             before={str(Key(move.project, aside.name)): f"pool {aside.pool}, since {moves.as_text(aside.since)}"},
             destroys=f"what the move of {move.key} has kept on pool {aside.pool}, snapshots and backups included",
@@ -320,12 +320,13 @@ def _why_not_cleaned(server: Server, found: Found, move: Move, wanted: Wanted) -
         return []
     here = found.here
     if here is None:
-        return [
-            f"{move.key} is gone (no instance has the uuid {move.uuid}), so that what is kept aside may be all that there "
-            f"is of it. It stays. Put it back with state=rolled_back, or remove it yourself."
-        ]
+        gone = f"{move.key} is gone (no instance has the uuid {move.uuid})"
+        way_out = "It stays. Put it back with state=rolled_back, or remove it yourself."
+        return [f"{gone}, so that what is kept aside may be all that there is of it. {way_out}"]
     if here.key != move.key:
-        return [f"{move.key} is called {here.key} now. Rename it back, or remove what is kept aside yourself. It stays."]
+        return [
+            f"{move.key} is called {here.key} now. Rename it back, or remove what is kept aside yourself. It stays."
+        ]
     expected = move.to_pool if move.phase == moves.MOVED else move.from_pool
     if here.pool != expected:
         return [f"{move.key} is on pool {here.pool}, and the journal says {expected}. What is kept aside stays."]
@@ -352,7 +353,9 @@ def _touched(server: Server, found: Found, move: Move, aside: Aside) -> list[str
         return [f"{key}, which the move of {move.key} has set aside, {is_what}. Nothing is changed."]
     there = instances.read(server, key)
     if there is None or there.is_running or there.last_used != aside.last_used:
-        return [f"{key} was started by somebody since it was set aside, so that it is not the source any more. It stays."]
+        return [
+            f"{key} was started by somebody since it was set aside, so that it is not the source any more. It stays."
+        ]
     volumes = Volumes(server, found.host.pools[aside.pool], key)
     present = tuple(snapshot.name for snapshot in there.snapshots)
     fresh = [name for name in present if name not in aside.fingerprints]
