@@ -20,7 +20,7 @@ from ..btrfs import Btrfs
 from ..errors import CowError
 from ..manifest import Manifest
 from ..progress import Progress
-from . import instances, move_trees, moves
+from . import instances, move_trees, moves, profiles
 from .client import ApiError, Server
 from .instances import AUTOSTART, UUID, Instance
 from .move_trees import Volumes
@@ -305,9 +305,18 @@ class Mover:
         if found is None:
             raise CowError(f"{self.move.copy} was removed or renamed by somebody.")
         devices = _devices_on(original, found, self.move.from_pool)
+        if found.root_name not in devices and self._inherited_pool(original) != found.pool:
+            # The profile was repointed meanwhile, and Incus would refuse the root disk that would be inherited.
+            devices[found.root_name] = dict(found.root)
         wanted = {"devices": devices, "profiles": list(original["profiles"]), "description": original["description"]}
         if any(found.body[name] != value for name, value in wanted.items()):
             instances.replace(self.server, found, **wanted)
+
+    def _inherited_pool(self, original: Mapping[str, Any]) -> str:
+        """The pool of the root disk that the source's profiles give; the last one that has one counts."""
+        bodies = [self.server.get("profiles", name, project=self.move.project) for name in original["profiles"]]
+        roots = [options for body in bodies for options in body["devices"].values() if profiles.is_root(options)]
+        return str(roots[-1]["pool"]) if roots else ""
 
     def _give_identity(self, found: Instance | None) -> None:
         """Give an instance the source's whole configuration, once it has the name: renaming makes it a new one."""

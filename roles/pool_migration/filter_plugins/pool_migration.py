@@ -5,8 +5,8 @@ Each filter is a pure function from what the modules returned to a dictionary wi
     title, columns, rows    the table, all of it text
     records                 the same as values, one dictionary for each row
     lines                   the table as lines of text
-    work                    name and project of the instances that there is something to do for, in this order
-    refused                 sentences that say why nothing may be done at all; empty when it may
+    work                    of a plan: name and project of the instances that there is something to do for, in this order
+    refused                 of a plan: sentences that say why nothing may be done at all; empty when it may
 """
 
 from __future__ import annotations
@@ -84,14 +84,24 @@ def result(results: Iterable[Row]) -> dict[str, Any]:
 
 
 def rollback(seen: Row, names: Sequence[str] = ()) -> dict[str, Any]:
-    """Plan what is put back: every move that is not undone yet and whose source is there."""
+    """Plan what is put back: every move that is not undone yet and whose source is there.
+
+    The plan has one more key: `ways`, from which pool to which the profiles go back.
+    """
     moves = [move for move in seen["moves"] if _is_named(move, names)]
     records = [_to_undo(move) for move in moves]
     todo = [one for one in records if one["verdict"] == "undone"]
     rows = [[one["instance"], one["ended"], one["from_pool"], one["to_pool"], one["says"]] for one in records]
     title = f"{len(todo)} of {len(records)} moves would be undone"
     refused = _why_not_there(names, moves, "undone")
-    return {**_table(title, _ROLLBACK, rows, records), "work": _work(todo), "refused": refused}
+    # Part of the instances may go back while the others, and new ones, stay on the pool that they are on.
+    ways = [] if names else sorted({(one["to_pool"], one["from_pool"]) for one in todo})
+    return {
+        **_table(title, _ROLLBACK, rows, records),
+        "work": _work(todo),
+        "refused": refused,
+        "ways": [{"to_pool": to, "from_pool": from_pool} for to, from_pool in ways],
+    }
 
 
 def cleanup(seen: Row, retention: float, names: Sequence[str] = (), now: float | None = None) -> dict[str, Any]:
@@ -154,7 +164,7 @@ def _verdict(row: Row, move: Row | None, aside_of: str, pool: str) -> tuple[str,
     if aside_of:
         return "aside", f"stays: set aside by a move of {aside_of}"
     if row["protected"]:
-        return "stays", f"stays: {' '.join(row['refused'])}"
+        return "stays", "stays, as it is protected"
     if move is not None:
         return _verdict_of_move(move, pool)
     if row["refused"]:
@@ -237,15 +247,16 @@ def _why_not_there(names: Sequence[str], moves: Sequence[Row], what: str) -> lis
 
 def _outcome(one: Row) -> dict[str, Any]:
     move = one.get("move") or {}
+    measured = move if move.get("phase") == "moved" else {}
     return {
         "instance": _called(one["item"]),
         "failed": bool(one.get("failed")),
         "changed": bool(one.get("changed")),
-        "downtime_seconds": move.get("downtime_seconds"),
-        "verify_seconds": move.get("verify_seconds"),
-        "total_seconds": move.get("total_seconds"),
-        "bytes": move.get("bytes"),
-        "digest": move.get("digest") or "",
+        "downtime_seconds": measured.get("downtime_seconds"),
+        "verify_seconds": measured.get("verify_seconds"),
+        "total_seconds": measured.get("total_seconds"),
+        "bytes": measured.get("bytes"),
+        "digest": measured.get("digest") or "",
         "kept": move.get("kept") or "",
         "outcome": _outcome_in_words(one, move),
     }
