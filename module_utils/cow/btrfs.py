@@ -28,7 +28,7 @@ TOP_LEVEL = 5
 BY_MOUNT_OPTION = "default"
 """The compression of a subvolume that leaves it to the mount option."""
 
-ROOT_OF_SUBVOLUME = 256
+_ROOT_OF_SUBVOLUME = 256
 """The inode number of a subvolume's own folder, and of no other folder."""
 _COMPRESSION = "btrfs.compression"
 _READ_ONLY_FLAG = 1
@@ -70,7 +70,7 @@ def at(path: Path) -> Subvolume | None:
     if not stat.S_ISDIR(status.st_mode):
         raise CowError(f"{path} is {_kind(status.st_mode)}, not a subvolume. Choose another path or move it away.")
     require_file_system(path)
-    if status.st_ino != ROOT_OF_SUBVOLUME:
+    if status.st_ino != _ROOT_OF_SUBVOLUME:
         raise CowError(f"{path} is an ordinary folder, not a subvolume. Choose another path or move it away.")
     return _read(path)
 

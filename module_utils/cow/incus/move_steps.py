@@ -447,6 +447,8 @@ class Mover:
             raise CowError(
                 f"{copy.key}, a copy that is not finished, was started by somebody. Remove it if it is not needed."
             )
+        names = tuple(snapshot.name for snapshot in copy.snapshots)
+        move_trees.let_go(Volumes(self.server, self.target_pool, copy.key), names)
         instances.delete(self.server, copy.key)
 
     def _await_operations(self) -> None:

@@ -7,18 +7,17 @@ own record, which it writes anew whenever the instance's configuration changes, 
 from __future__ import annotations
 
 import hashlib
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .. import btrfs, manifest, treecopy
+from .. import manifest, treecopy
 from ..btrfs import Btrfs
 from ..errors import CowError
 from ..kernel import sync_file_system
 from ..manifest import Manifest
-from ..tree import ROOT, VANISHED, Entry, Tree, walk
+from ..tree import ROOT, VANISHED, Entry, Tree, unblock, walk
 from .client import Server
 from .move_checks import Sizes
 from .pools import Pool
@@ -77,11 +76,14 @@ def look(volume: Path, known: Tree | None = None) -> Tree:
     return replace(found, entries=tuple(entries))
 
 
-def read(volume: Path, known: Manifest | None = None, told: Told | None = None) -> Manifest:
+def read(
+    volume: Path, known: Manifest | None = None, told: Told | None = None, *, in_use: bool = False
+) -> Manifest:
     """Read a volume with all contents, or with `known` only those that may have changed since."""
     found = look(volume, known.tree if known else None)
-    # Between the walk and the reading, so that what is written through mappings later shows in a ctime.
-    sync_file_system(volume)
+    if in_use:
+        # Between the walk and the reading, so that what is written through mappings later shows in a ctime.
+        sync_file_system(volume)
     return manifest.of_tree(found, known, told)
 
 
@@ -134,21 +136,22 @@ def measure(volumes: Volumes, snapshots: tuple[str, ...], target: Pool) -> Sizes
 
 def fill_running(source: Volumes, target: Volumes, told: Told) -> tuple[Manifest, Manifest]:
     """Make the copy equal to a source that may change meanwhile; return what both are then, nearly."""
-    first, second = read(source.root, told=told), read(target.root, told=told)
+    first, second = read(source.root, told=told, in_use=True), read(target.root, told=told)
     for _ in range(2):
         try:
             treecopy.update(first, second)
         except CowError as error:
             if not _only_vanished(error):
                 raise
-        first, second = read(source.root, first), read(target.root, second)
+        first, second = read(source.root, first, in_use=True), read(target.root, second)
     return first, second
 
 
 def settled(source: Volumes, target: Volumes, first: Manifest, second: Manifest) -> tuple[Manifest, Manifest]:
     """Read both once more, when what was written lately is old enough to be known by its ctime."""
+    sync_file_system(target.root)
     time.sleep(_SETTLES_WITHIN)
-    return read(source.root, first), read(target.root, second)
+    return read(source.root, first, in_use=True), read(target.root, second)
 
 
 def fill_stopped(
@@ -162,6 +165,7 @@ def fill_stopped(
     treecopy.update(first, known[1])
     second = read(target.root, known[1], told)
     require_equal(first, second, "the copy")
+    sync_file_system(target.root)
     return first, second
 
 
@@ -184,15 +188,13 @@ def discard_draft(target: Volumes, tool: Btrfs) -> None:
         tool.delete(target.draft)
 
 
-def discard_volumes(target: Volumes, snapshots: tuple[str, ...], tool: Btrfs) -> None:
-    """Remove files of a copy that Incus has no record of any more."""
-    for path in (*(target.snapshot(name) for name in snapshots), target.root):
-        if not path.exists():
-            continue
-        if target.pool.driver == "btrfs" and path.lstat().st_ino == btrfs.ROOT_OF_SUBVOLUME:
-            tool.delete(path)
-        else:
-            shutil.rmtree(path)
+def let_go(volumes: Volumes, snapshots: tuple[str, ...]) -> None:
+    """Take away the flags that keep Incus from removing a volume that is about to go; subvolumes go with them."""
+    if volumes.pool.driver != "dir":
+        return
+    for volume in (volumes.root, *(volumes.snapshot(name) for name in snapshots)):
+        if volume.exists():
+            unblock(walk(volume))
 
 
 def require_equal(wanted: Manifest, found: Manifest, what: str) -> None:

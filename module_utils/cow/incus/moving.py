@@ -22,6 +22,7 @@ from .move_checks import Allowed, Host
 from .move_steps import Bounds, Mover
 from .move_trees import Volumes
 from .moves import Aside, Move
+from .pools import Pool
 from .profiles import Key
 
 MOVED = "moved"
@@ -300,7 +301,7 @@ def _plan_cleaning(server: Server, found: Found, wanted: Wanted) -> Plan:
     steps = [
         Step(
             title=f"remove {Key(move.project, aside.name)}, set aside by a move of {move.key}, from pool {aside.pool}",
-            run=partial(_remove, server, move, aside),
+            run=partial(_remove, server, found.host.pools[aside.pool], move, aside),
             before={str(Key(move.project, aside.name)): f"pool {aside.pool}, since {moves.as_text(aside.since)}"},
             destroys=f"what the move of {move.key} has kept on pool {aside.pool}, snapshots and backups included",
             permit="remove_source",
@@ -366,12 +367,13 @@ def _touched(server: Server, found: Found, move: Move, aside: Aside) -> list[str
     return []
 
 
-def _remove(server: Server, move: Move, aside: Aside) -> None:
+def _remove(server: Server, pool: Pool, move: Move, aside: Aside) -> None:
     key = Key(move.project, aside.name)
     there = instances.read(server, key)
     if there is not None:
         if there.uuid != aside.uuid or there.status != instances.STOPPED:
             raise CowError(f"{key} was replaced or started by somebody right now. It stays.")
+        move_trees.let_go(Volumes(server, pool, key), tuple(snapshot.name for snapshot in there.snapshots))
         instances.delete(server, key)
     now = moves.read_all(server).get(move.uuid, move)
     moves.write(server, moves.without_aside(now, aside.name))
