@@ -18,7 +18,7 @@ from ansible.utils.display import Display
 display = Display()
 
 _FOLDER = "/run"
-"""Where on the host the module writes how far it is: only root can put files there, so that nobody else's is followed."""
+"""Where on the host the module writes how far it is. Only root can put files there, so that no link is followed."""
 _EVERY = 2.0
 """Seconds between two readings."""
 _SAME_PHASE_EVERY = 6.0

@@ -5,7 +5,7 @@ Each filter is a pure function from what the modules returned to a dictionary wi
     title, columns, rows    the table, all of it text
     records                 the same as values, one dictionary for each row
     lines                   the table as lines of text
-    work                    of a plan: name and project of the instances that there is something to do for, in this order
+    work                    of a plan: name and project of the instances to do something about, in this order
     refused                 of a plan: sentences that say why nothing may be done at all; empty when it may
 """
 
@@ -234,10 +234,10 @@ def _why_no_room(space: Row | None, pool: str) -> list[str]:
     free = min(space["free_bytes"], space["free_bytes"] if (host := space["host_free_bytes"]) is None else host)
     if space["needed_bytes"] <= free:
         return []
-    return [
-        f"All of them together need up to {_size(space['needed_bytes'])} and {_size(free)} are free for pool {pool}. "
-        f"Make room there, or list some of them in pool_migration_names."
-    ]
+    need = (
+        f"All of them together need up to {_size(space['needed_bytes'])}, with {_size(free)} free for pool {pool}."
+    )
+    return [f"{need} Make room there, or list some of them in pool_migration_names."]
 
 
 def _why_not_there(names: Sequence[str], moves: Sequence[Row], what: str) -> list[str]:
@@ -325,9 +325,7 @@ def _called(row: Row) -> str:
     return str(row["name"]) if row["project"] == "default" else f"{row['project']}/{row['name']}"
 
 
-def _table(
-    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], records: Sequence[Row]
-) -> dict[str, Any]:
+def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], records: Sequence[Row]) -> dict[str, Any]:
     widths = [max(len(line[number]) for line in (columns, *rows)) for number in range(len(columns))]
     lines = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in (columns, *rows)] if rows else []
     return {
