@@ -200,6 +200,7 @@ def _task_ended(run: Run, data: Mapping[str, Any], ending: str) -> Run:
         share=None,
         tables={**host.tables, **_tables(facts)},
         questions=_questions(facts, host.questions),
+        storage=_storage(pools[0], ()) if pools else host.storage,
         counts=counts,
         changes=host.changes + changes,
         errors=host.errors + errors,

@@ -234,9 +234,7 @@ def _why_no_room(space: Row | None, pool: str) -> list[str]:
     free = min(space["free_bytes"], space["free_bytes"] if (host := space["host_free_bytes"]) is None else host)
     if space["needed_bytes"] <= free:
         return []
-    need = (
-        f"All of them together need up to {_size(space['needed_bytes'])}, with {_size(free)} free for pool {pool}."
-    )
+    need = f"All of them together need up to {_size(space['needed_bytes'])}, with {_size(free)} free for pool {pool}."
     return [f"{need} Make room there, or list some of them in pool_migration_names."]
 
 
