@@ -19,7 +19,7 @@ display = Display()
 
 _FOLDER = "/run"
 """Where on the host the module writes how far it is. Only root can put files there, so that no link is followed."""
-_EVERY = 2.0
+_EVERY = 1.0
 """Seconds between two readings."""
 _SAME_PHASE_EVERY = 6.0
 """Seconds between two lines about one phase, to keep logs readable."""

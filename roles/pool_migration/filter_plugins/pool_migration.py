@@ -6,6 +6,7 @@ Each filter is a pure function from what the modules returned to a dictionary wi
     records                 the same as values, one dictionary for each row
     lines                   the table as lines of text
     work                    of a plan: name and project of the instances to do something about, in this order
+    protected               of a plan: names of the instances that must not be touched
     refused                 of a plan: sentences that say why nothing may be done at all; empty when it may
 """
 
@@ -62,7 +63,12 @@ def plan(seen: Row, pool: str, from_pool: str, names: Sequence[str] = (), skip_r
     refused = [*_why_nothing(records, names, skip_refused=skip_refused), *_why_no_room(seen["space"], pool)]
     rows = [_row_of_plan(one) for one in sorted(records, key=_order)]
     title = f"{len(todo)} of {len(records)} instances would move from pool {from_pool} to {pool}"
-    return {**_table(title, _PLAN, rows, records), "work": _work(todo), "refused": refused}
+    return {
+        **_table(title, _PLAN, rows, records),
+        "work": _work(todo),
+        "refused": refused,
+        "protected": _protected(seen),
+    }
 
 
 def result(results: Iterable[Row]) -> dict[str, Any]:
@@ -96,12 +102,8 @@ def rollback(seen: Row, names: Sequence[str] = ()) -> dict[str, Any]:
     refused = _why_not_there(names, moves, "undone")
     # Part of the instances may go back while the others, and new ones, stay on the pool that they are on.
     ways = [] if names else sorted({(one["to_pool"], one["from_pool"]) for one in todo})
-    return {
-        **_table(title, _ROLLBACK, rows, records),
-        "work": _work(todo),
-        "refused": refused,
-        "ways": [{"to_pool": to, "from_pool": from_pool} for to, from_pool in ways],
-    }
+    back = [{"to_pool": to, "from_pool": from_pool} for to, from_pool in ways]
+    return {**_table(title, _ROLLBACK, rows, records), **_of_plan(seen, todo, refused), "ways": back}
 
 
 def cleanup(seen: Row, retention: float, names: Sequence[str] = (), now: float | None = None) -> dict[str, Any]:
@@ -112,7 +114,12 @@ def cleanup(seen: Row, retention: float, names: Sequence[str] = (), now: float |
     rows = [[one["instance"], ", ".join(one["aside"]), one["ended"], one["says"]] for one in records]
     title = f"What {len(todo)} of {len(records)} moves have set aside would be removed for good"
     refused = _why_not_there(names, moves, "cleaned up")
-    return {**_table(title, _CLEANUP, rows, records), "work": _work(todo), "refused": refused}
+    return {
+        **_table(title, _CLEANUP, rows, records),
+        "work": _work(todo),
+        "refused": refused,
+        "protected": _protected(seen),
+    }
 
 
 def touched(before: Sequence[Row], after: Sequence[Row], steps: Sequence[str] = ()) -> dict[str, list[str]]:
@@ -303,8 +310,13 @@ def _of_move(move: Row) -> dict[str, Any]:
     }
 
 
-def _work(todo: Iterable[Row]) -> list[dict[str, str]]:
-    return [{"name": one["name"], "project": one["project"]} for one in todo]
+def _of_plan(seen: Row, todo: Iterable[Row], refused: list[str]) -> dict[str, Any]:
+    """What a plan has besides its table."""
+    return {
+        "work": [{"name": one["name"], "project": one["project"]} for one in todo],
+        "protected": [_called(row) for row in seen["instances"] if row["protected"]],
+        "refused": refused,
+    }
 
 
 def _is_active(move: Row) -> bool:
