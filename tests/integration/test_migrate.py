@@ -247,8 +247,9 @@ def on_terminal(argv: list[str], answers: dict[str, str]) -> tuple[int, str]:
     """Run a program on a terminal and type each answer once its question is there; return its status and output."""
     terminal, its_end = pty.openpty()
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "TERM": "xterm", "COLUMNS": "200", "LINES": "50"}
+    on_its_own = ["setsid", "--ctty", "--wait", *argv]
     with subprocess.Popen(
-        argv, stdin=its_end, stdout=its_end, stderr=its_end, cwd=ROOT, env=environment, start_new_session=True
+        on_its_own, stdin=its_end, stdout=its_end, stderr=its_end, cwd=ROOT, env=environment
     ) as program:
         os.close(its_end)
         shown, waiting, deadline = b"", dict(answers), time.monotonic() + ANSWERED_WITHIN

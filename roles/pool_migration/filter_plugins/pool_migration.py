@@ -63,12 +63,7 @@ def plan(seen: Row, pool: str, from_pool: str, names: Sequence[str] = (), skip_r
     refused = [*_why_nothing(records, names, skip_refused=skip_refused), *_why_no_room(seen["space"], pool)]
     rows = [_row_of_plan(one) for one in sorted(records, key=_order)]
     title = f"{len(todo)} of {len(records)} instances would move from pool {from_pool} to {pool}"
-    return {
-        **_table(title, _PLAN, rows, records),
-        "work": _work(todo),
-        "refused": refused,
-        "protected": _protected(seen),
-    }
+    return {**_table(title, _PLAN, rows, records), **_of_plan(seen, todo, refused)}
 
 
 def result(results: Iterable[Row]) -> dict[str, Any]:
@@ -114,12 +109,7 @@ def cleanup(seen: Row, retention: float, names: Sequence[str] = (), now: float |
     rows = [[one["instance"], ", ".join(one["aside"]), one["ended"], one["says"]] for one in records]
     title = f"What {len(todo)} of {len(records)} moves have set aside would be removed for good"
     refused = _why_not_there(names, moves, "cleaned up")
-    return {
-        **_table(title, _CLEANUP, rows, records),
-        "work": _work(todo),
-        "refused": refused,
-        "protected": _protected(seen),
-    }
+    return {**_table(title, _CLEANUP, rows, records), **_of_plan(seen, todo, refused)}
 
 
 def touched(before: Sequence[Row], after: Sequence[Row], steps: Sequence[str] = ()) -> dict[str, list[str]]:
