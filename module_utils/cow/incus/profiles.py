@@ -304,7 +304,7 @@ def _refuse_moving_root(found: Profile, after: Profile) -> None:
         raise Drift(
             f"Profile {found.key} has its root disk on pool {pool}, wanted is {to or 'none'}, but instances inherit it "
             f"({names.shortened(found.inheriting)}) and Incus does not move them. It stays. Meanwhile launch onto "
-            f"another pool with `--storage`; docs/pool.md says how to move them."
+            f"another pool with `--storage`; playbooks/migrate.yml moves them."
         )
 
 
