@@ -53,7 +53,9 @@ def read(server: Server, asked: Asked) -> dict[str, Any]:
     for pool in filter(None, (asked.pool, asked.from_pool)):
         if pool not in host.pools:
             raise CowError(f"There is no pool {pool}. There are {names.shortened(sorted(host.pools))}.")
-    wanted = instances.require(asked.names, host.instances, "names") or frozenset(host.instances)
+    # One whose move was interrupted between two renames is under another name just now.
+    under_way = {move.key for move in known.values() if move.is_active}
+    wanted = instances.require(asked.names, {*host.instances, *under_way}, "names") or frozenset(host.instances)
     found = [instances.read(server, key) for key in sorted(wanted)]
     listed = [one for one in found if one is not None and asked.from_pool in ("", one.pool)]
     sizes = {one.key: _sizes(server, one, host, asked) for one in listed}
