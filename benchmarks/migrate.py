@@ -151,7 +151,7 @@ def _remove_all(daemon: incusd.Incusd) -> None:
 
 
 _HEAD = (
-    "| files | rewritten | down, ms | with `incus move` | ratio | comparing | in all, ms | with `incus move` | ratio |",
+    "| files | rewritten | down, ms | by `incus move` | ratio | comparing | in all, ms | by `incus move` | ratio |",
     "|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
 )
 
@@ -169,7 +169,7 @@ def _row(size: int, percent: int, ours: Sequence[Run], theirs: Sequence[Run]) ->
 def _what(rounds: int) -> str:
     return (
         f"A running container with files of {_FILE // 1000} kB from a `dir` pool to a btrfs one; medians of {rounds} "
-        f"rounds that take turns. *Rewritten*: the share of the files that is written anew after the copy, before the stop. "
+        f"rounds that take turns. *Rewritten*: the share of the files that is written between copy and stop. "
         f"*Comparing*: the share of the downtime in which both are compared. `incus move` compares nothing and has the "
         f"container down for all of it."
     )
