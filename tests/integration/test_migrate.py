@@ -212,6 +212,37 @@ def test_a_failure_is_in_the_table_and_the_container_is_back(daemon: Incusd, var
     assert outputs(run, "protected were not touched")
 
 
+TWO_HOSTS = """
+incus_hosts:
+  vars:
+    ansible_connection: local
+  hosts:
+    one:
+      pool_migration_names: [c1]
+      pool_migration_health_command: ["false"]
+    two:
+      pool_migration_names: [c2]
+"""
+
+
+@pytest.mark.usefixtures("at_first")
+def test_a_failure_on_the_first_host_stops_the_others(
+    daemon: Incusd, variables: dict[str, Any], tmp_path: Path
+) -> None:
+    inventory = tmp_path / "hosts.yml"
+    inventory.write_text(TWO_HOSTS)
+    daemon.run("launch", "bb", "c2")
+    try:
+        confirmed = {**variables, "pool_migration_confirm": "one,two", "pool_migration_health_timeout": 2}
+        run = run_playbook("playbooks/migrate.yml", inventory, variables=confirmed)
+        moving = {task.host for task in run.tasks if task.task.endswith("Move each instance")}
+        planned = {task.host for task in run.tasks if task.task.endswith("Show the plan")}
+        assert (run.status != 0, moving, planned) == (True, {"one"}, {"one", "two"}), run.output
+        assert {name: pool_of(daemon, name) for name in ("c1", "c2")} == {"c1": "slow", "c2": "slow"}
+    finally:
+        daemon.run("delete", "--force", "c2")
+
+
 @pytest.mark.usefixtures("at_first")
 def test_the_front_end_shows_the_plan_asks_and_shows_the_result(
     daemon: Incusd, variables: dict[str, Any], tmp_path: Path
