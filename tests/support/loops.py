@@ -15,10 +15,31 @@ from .incusd import make_room_for_containers
 def btrfs(image: Path, folder: Path, size: int = 1 << 30) -> Iterator[Path]:
     """A new btrfs of `size` bytes (128 MiB or more) in the file `image`, mounted on `folder` during the block."""
     make_room_for_containers()
+    with mounted(image, folder, size, "mkfs.btrfs", "--quiet", "--nodiscard"):
+        yield folder
+
+
+@contextmanager
+def xfs(image: Path, folder: Path, size: int = 1 << 30) -> Iterator[Path]:
+    """A new XFS with reflinks of `size` bytes (300 MiB or more), likewise."""
+    with mounted(image, folder, size, "mkfs.xfs", "-q"):
+        yield folder
+
+
+@contextmanager
+def ext4(image: Path, folder: Path, size: int = 1 << 30) -> Iterator[Path]:
+    """A new ext4 of `size` bytes, likewise."""
+    with mounted(image, folder, size, "mkfs.ext4", "-q"):
+        yield folder
+
+
+@contextmanager
+def mounted(image: Path, folder: Path, size: int, *mkfs: str) -> Iterator[Path]:
+    """What `mkfs` makes in the file `image` of `size` bytes, mounted on `folder` during the block."""
     with image.open("wb") as file:
         file.truncate(size)
     folder.mkdir(exist_ok=True)
-    _run("mkfs.btrfs", "--quiet", "--nodiscard", image)
+    _run(*mkfs, image)
     _run("mount", "-o", "loop", image, folder)
     try:
         yield folder

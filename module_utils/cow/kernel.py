@@ -1,0 +1,46 @@
+"""System calls that Python has no name for."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+from pathlib import Path
+
+_PR_SET_PDEATHSIG = 1
+_FALLOC_FL_KEEP_SIZE, _FALLOC_FL_PUNCH_HOLE = 1, 2
+
+
+def sync_file_system(path: Path) -> None:
+    """Write what is dirty of the file system that holds `path` to its device (syncfs(2))."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _checked(_libc().syncfs(descriptor))
+    finally:
+        os.close(descriptor)
+
+
+def punch_hole(descriptor: int, offset: int, length: int) -> None:
+    """Give back the blocks of a range of an open file, which then reads as zeros (fallocate(2)).
+
+    Raises OSError (EOPNOTSUPP) where the file system cannot.
+    """
+    mode = _FALLOC_FL_KEEP_SIZE | _FALLOC_FL_PUNCH_HOLE
+    _checked(_libc().fallocate(descriptor, mode, ctypes.c_int64(offset), ctypes.c_int64(length)))
+
+
+def die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when its parent, whose process id is given, ends (prctl(2))."""
+    _checked(_libc().prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0))
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def _checked(status: int) -> None:
+    if status == -1:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))

@@ -1,0 +1,300 @@
+"""What a file tree is: every attribute and a digest of every content, comparable and hashable.
+
+Two trees are equal when nobody who reads them as root can tell them apart, but for inode numbers, change times and how
+their files are laid out on the disk.
+"""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from .errors import CowError
+from .kernel import sync_file_system
+from .tree import VANISHED, Descent, Entry, Tree, walk
+
+FORMAT = 1
+CHUNK = 1 << 20
+"""Bytes that are read at once."""
+
+BLOCK = 1 << 12
+"""Bytes in which zeros are told from data: what a hole is made of on most file systems."""
+
+_ZEROS = bytes(BLOCK)
+_BATCH = 64
+"""Files that a thread takes at once."""
+
+Progress = Callable[[int], None]
+"""Told the bytes that were read since it was last called; from several threads."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A tree, and the SHA-256 of the content of each regular file by path."""
+
+    tree: Tree
+    contents: Mapping[bytes, bytes]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (64 hexadecimal digits) of all that `differences` compares; equal trees have the same."""
+        leaders = self.tree.leaders()
+        total = hashlib.sha256()
+        for entry in self.tree.entries:
+            line = (entry.path, _essence(entry), self.contents.get(entry.path, b""), leaders.get(entry.path, b""))
+            total.update(repr(line).encode())
+        return total.hexdigest()
+
+    def save(self, path: Path) -> None:
+        """Write it to a file, durably: the file is whole or is not there."""
+        draft = path.with_name(f".{path.name}.draft")
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(descriptor, "wb") as raw:
+            with gzip.open(raw, "wt", encoding="ascii", compresslevel=1) as file:
+                file.writelines(json.dumps(line) + "\n" for line in self._lines())
+            raw.flush()
+            os.fsync(raw.fileno())
+        draft.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> Manifest:
+        """Read a saved manifest. Raises CowError when the file is missing, damaged or of another format."""
+        try:
+            with gzip.open(path, "rt", encoding="ascii") as file:
+                return cls._of_lines(map(json.loads, file))
+        except (OSError, EOFError, ValueError, KeyError, TypeError, StopIteration) as error:
+            raise CowError(f"The manifest {path} cannot be used: {error}.") from error
+
+    def _lines(self) -> Iterator[Any]:
+        tree = self.tree
+        yield {
+            "format": FORMAT,
+            "root": os.fsencode(tree.root).decode("latin-1"),
+            "began_ns": tree.began_ns,
+            "mounts": [path.decode("latin-1") for path in tree.mounts],
+            "vanished": tree.vanished,
+            "entries": len(tree.entries),
+        }
+        for entry in tree.entries:
+            fields = entry._asdict()
+            fields["path"], fields["target"] = entry.path.decode("latin-1"), entry.target.decode("latin-1")
+            fields["xattrs"] = [[name.decode("latin-1"), value.decode("latin-1")] for name, value in entry.xattrs]
+            yield [*fields.values(), self.contents.get(entry.path, b"").hex()]
+
+    @classmethod
+    def _of_lines(cls, lines: Iterator[Any]) -> Manifest:
+        head = next(lines)
+        if head["format"] != FORMAT:
+            raise CowError(f"it has format {head['format']}, this version reads {FORMAT}")
+        entries, contents = [], {}
+        for *fields, content in lines:
+            entry = _entry_of(fields)
+            entries.append(entry)
+            if content:
+                contents[entry.path] = bytes.fromhex(content)
+        if len(entries) != head["entries"]:
+            raise ValueError(f"{len(entries)} of {head['entries']} entries are there")
+        covered = tuple(path.encode("latin-1") for path in head["mounts"])
+        root = Path(os.fsdecode(head["root"].encode("latin-1")))
+        return cls(Tree(root, tuple(entries), head["began_ns"], covered, head["vanished"]), contents)
+
+
+def of(root: Path, known: Manifest | None = None, progress: Progress | None = None) -> Manifest:
+    """Read the tree at `root` and all contents, or with `known` only those that may have changed since.
+
+    A file whose inode, ctime and size are as they were is taken to have its content still. That holds for writes
+    through mappings too: the file system is synced between the walk and the reading, so that a later write is seen in
+    the ctime.
+
+    Raises CowError when something cannot be read. What vanishes meanwhile is left out, and `tree.vanished` says so.
+    """
+    tree = walk(root, known.tree if known else None)
+    sync_file_system(root)
+    return of_tree(tree, known, progress)
+
+
+def of_tree(tree: Tree, known: Manifest | None = None, progress: Progress | None = None) -> Manifest:
+    """The same for a tree that was walked already; contents must not have changed since."""
+    kept = _still_known(tree, known) if known else {}
+    by_inode: dict[tuple[int, int], list[Entry]] = {}
+    for entry in tree.entries:
+        if entry.is_file and entry.path not in kept:
+            by_inode.setdefault(entry.identity, []).append(entry)
+    digests = _read_all(tree.root, [names[0] for names in by_inode.values()], progress)
+    for names in by_inode.values():
+        digest = digests.get(names[0].path)
+        kept |= {entry.path: digest for entry in names if digest is not None}
+    entries = tuple(entry for entry in tree.entries if not entry.is_file or entry.path in kept)
+    lost = len(entries) < len(tree.entries)
+    return Manifest(Tree(tree.root, entries, tree.began_ns, tree.mounts, tree.vanished or lost), kept)
+
+
+def differences(first: Manifest, second: Manifest, limit: int = 20) -> list[str]:
+    """Say what the second tree has otherwise than the first, at most `limit` sentences; none when they are equal."""
+    return list(islice(_differences(first, second), limit))
+
+
+def _differences(first: Manifest, second: Manifest) -> Iterator[str]:
+    ours, theirs = first.tree.by_path(), second.tree.by_path()
+    our_leaders, their_leaders = first.tree.leaders(), second.tree.leaders()
+    for path, entry in ours.items():
+        other = theirs.get(path)
+        if other is None:
+            yield f"{_shown(path)} is missing"
+            continue
+        yield from (
+            f"{_shown(path)} has {name} {_said(name, found)} instead of {_said(name, wanted)}"
+            for (name, wanted), (_, found) in zip(_named(entry), _named(other), strict=True)
+            if wanted != found
+        )
+        if first.contents.get(path) != second.contents.get(path) and entry.is_file and other.is_file:
+            yield f"{_shown(path)} has other content"
+        if our_leaders.get(path) != their_leaders.get(path):
+            yield f"{_shown(path)} is hard-linked to other names"
+    yield from (f"{_shown(path)} is too many" for path in theirs if path not in ours)
+
+
+def same(first: Entry, second: Entry) -> bool:
+    """Whether two entries have the same attributes; contents and hard links aside."""
+    return _essence(first) == _essence(second)
+
+
+def _essence(entry: Entry) -> tuple[Any, ...]:
+    return (
+        entry.mode,
+        entry.uid,
+        entry.gid,
+        entry.size,
+        entry.mtime_ns,
+        entry.rdev,
+        entry.target,
+        entry.xattrs,
+        entry.flags,
+    )
+
+
+_ESSENCE = ("mode", "uid", "gid", "size", "mtime", "device number", "target", "extended attributes", "flags")
+
+
+def _named(entry: Entry) -> Iterable[tuple[str, Any]]:
+    return zip(_ESSENCE, _essence(entry), strict=True)
+
+
+def _said(name: str, value: Any) -> str:
+    if name == "mode":
+        return stat.filemode(value)
+    if name == "extended attributes":
+        return ", ".join(f"{_shown(key)}={content.hex()}" for key, content in value) or "none"
+    return _shown(value) if isinstance(value, bytes) else str(value)
+
+
+def _shown(path: bytes) -> str:
+    return path.decode("utf-8", "backslashreplace")
+
+
+def _still_known(tree: Tree, known: Manifest) -> dict[bytes, bytes]:
+    before = known.tree.by_path()
+    kept: dict[bytes, bytes] = {}
+    for entry in tree.entries:
+        old = before.get(entry.path)
+        if old is None or not entry.is_file or not known.tree.settled(old):
+            continue
+        if (entry.identity, entry.ctime_ns, entry.size) == (old.identity, old.ctime_ns, old.size):
+            with suppress(KeyError):
+                kept[entry.path] = known.contents[entry.path]
+    return kept
+
+
+def _read_all(root: Path, files: list[Entry], progress: Progress | None) -> dict[bytes, bytes]:
+    batches = [files[start : start + _BATCH] for start in range(0, len(files), _BATCH)]
+    with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
+        results = pool.map(lambda batch: _read_batch(root, batch, progress), batches)
+        return {path: digest for result in results for path, digest in result}
+
+
+def _read_batch(root: Path, files: list[Entry], progress: Progress | None) -> list[tuple[bytes, bytes]]:
+    found = []
+    with Descent(root) as descent:
+        for entry in files:
+            try:
+                found.append((entry.path, _content(descent.at(entry.parent), entry, progress)))
+            except OSError as error:
+                if error.errno not in VANISHED:
+                    raise CowError(f"{_shown(entry.path)} cannot be read: {error.strerror}.") from error
+    return found
+
+
+def _content(folder: int, entry: Entry, progress: Progress | None) -> bytes:
+    descriptor = os.open(entry.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        return content_digest(descriptor, progress)
+    finally:
+        os.close(descriptor)
+
+
+def content_digest(descriptor: int, progress: Progress | None = None) -> bytes:
+    """Return the digest of an open file's content, however it is laid out.
+
+    It is the SHA-256 of the file's size, of where it has blocks of `BLOCK` bytes that are not all zeros, and of the
+    SHA-256 of those blocks: holes take no time, and a hole and written zeros are the same.
+    """
+    blocks, places = hashlib.sha256(), hashlib.sha256()
+    end = 0
+    for start, chunk in data(descriptor):
+        if start != end:
+            places.update(b"%d-%d " % (end, start))
+        blocks.update(chunk)
+        end = start + len(chunk)
+        if progress:
+            progress(len(chunk))
+    size = os.fstat(descriptor).st_size
+    return hashlib.sha256(b"%d %d " % (size, end) + places.digest() + blocks.digest()).digest()
+
+
+def data(descriptor: int) -> Iterator[tuple[int, bytes]]:
+    """Yield where the content of an open file is not zeros, and what is there: runs of whole blocks, or to its end."""
+    position = 0
+    size = os.fstat(descriptor).st_size
+    while position < size and (start := _next_data(descriptor, position)) is not None:
+        position = start - start % BLOCK
+        chunk = os.pread(descriptor, min(CHUNK, size - position), position)
+        if not chunk:
+            return
+        yield from _without_zeros(position, chunk)
+        position += len(chunk)
+
+
+def _next_data(descriptor: int, position: int) -> int | None:
+    try:
+        return os.lseek(descriptor, position, os.SEEK_DATA)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            return None
+        raise
+
+
+def _without_zeros(position: int, chunk: bytes) -> Iterator[tuple[int, bytes]]:
+    if _ZEROS not in chunk:
+        yield position, chunk
+        return
+    for offset in range(0, len(chunk), BLOCK):
+        block = chunk[offset : offset + BLOCK]
+        if block.count(0) < len(block):
+            yield position + offset, block
+
+
+def _entry_of(fields: list[Any]) -> Entry:
+    path, target, xattrs, flags = fields[0], *fields[-3:]
+    pairs = tuple((name.encode("latin-1"), value.encode("latin-1")) for name, value in xattrs)
+    return Entry._make([path.encode("latin-1"), *fields[1:-3], target.encode("latin-1"), pairs, flags])

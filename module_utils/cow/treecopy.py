@@ -1,0 +1,619 @@
+"""Copies file trees with all attributes: in parallel where there is nothing yet, and only what differs where there is.
+
+Kept are owners, modes, nanosecond times, extended attributes with ACLs and capabilities, flags, hard links, holes,
+device files, sockets and FIFOs. Contents are shared with the source (reflinks) where the file system can.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import mmap
+import multiprocessing
+import os
+import stat
+import struct
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import TypeVar, cast
+
+from . import manifest
+from .errors import CowError
+from .kernel import die_with_parent, punch_hole
+from .manifest import Manifest
+from .tree import (
+    BLOCKING_FLAGS,
+    ROOT,
+    VANISHED,
+    Descent,
+    Entry,
+    mounts_below,
+    names_in,
+    place,
+    read,
+    read_root,
+    set_flags,
+)
+
+_Item = TypeVar("_Item")
+
+_FICLONE = 0x40049409
+"""From linux/fs.h."""
+
+_NO_REFLINK = frozenset({errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS, errno.EPERM})
+_NO_RANGE = frozenset({errno.EXDEV, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EPERM})
+_PIECE = 64 << 20
+"""Bytes that are copied between two looks at the progress."""
+
+_BUDGET = 256
+"""Entries after which a worker hands back the folders that it has not looked into, for others to take."""
+
+
+@dataclass(frozen=True)
+class Copied:
+    """What a copy or an update has done so far.
+
+    entries: names that were made or changed.  bytes: of content that was written or shared.
+    reflinked: of these, the bytes that the source and the copy share.
+    """
+
+    entries: int = 0
+    bytes: int = 0
+    reflinked: int = 0
+
+    def __add__(self, other: Copied) -> Copied:
+        return Copied(self.entries + other.entries, self.bytes + other.bytes, self.reflinked + other.reflinked)
+
+
+Progress = Callable[[Copied], None]
+
+
+def copy(
+    source: Path,
+    target: Path,
+    *,
+    workers: int | None = None,
+    live: bool = False,
+    progress: Progress | None = None,
+) -> Copied:
+    """Copy the tree at `source` to `target`, which is made or is an empty folder.
+
+    workers: processes; by default one for each processor.
+    live: the source is in use: what vanishes while it is copied is left out instead of being an error.
+    progress: called about twice a second.
+
+    What is mounted in the source is not part of it. When this raises CowError, the target is incomplete: the caller
+    tells finished copies from others. The copy is not synced to the disk.
+    """
+    target.mkdir(exist_ok=True)
+    if any(target.iterdir()):
+        raise CowError(f"{target} is not empty. A copy is made only where nothing can be overwritten.")
+    try:
+        with _crew(source, target, workers or os.cpu_count() or 1, live, progress) as crew:
+            return crew.run()
+    except OSError as error:
+        raise CowError(f"{source} cannot be copied to {target}: {error.strerror}.") from error
+
+
+def update(source: Manifest, target: Manifest, progress: Progress | None = None) -> Copied:
+    """Make the tree of `target` equal to that of `source`, and write nothing that is equal already.
+
+    Files are changed in place and block by block, so that what they share with snapshots stays shared. Neither tree may
+    change meanwhile.
+
+    Raises CowError when something cannot be read or written; another update continues the work.
+    """
+    try:
+        with Descent(source.tree.root) as readable, Descent(target.tree.root) as writable:
+            return _Update(source, target, _Writer(readable, writable), progress).run()
+    except OSError as error:
+        said = f"{error.strerror} ({os.fsdecode(error.filename)})" if error.filename else error.strerror
+        raise CowError(f"{target.tree.root} cannot be made equal to {source.tree.root}: {said}.") from error
+
+
+class _Writer:
+    """Makes entries of one tree in another."""
+
+    def __init__(self, source: Descent, target: Descent, told: Callable[[int], None] = lambda _: None) -> None:
+        self._source, self._target, self._told = source, target, told
+        self._can_reflink = True
+        self.done = Copied()
+
+    def make(self, entry: Entry) -> None:
+        """Make what is not there, with content, without the attributes of a folder."""
+        folder = self._target.at(entry.parent)
+        kind = stat.S_IFMT(entry.mode)
+        if kind == stat.S_IFREG:
+            self._make_file(entry, folder)
+            return
+        if kind == stat.S_IFDIR:
+            os.mkdir(entry.name, 0o700, dir_fd=folder)
+        elif kind == stat.S_IFLNK:
+            os.symlink(entry.target, entry.name, dir_fd=folder)
+            _dress(entry, folder)
+        else:
+            os.mknod(entry.name, kind | 0o600, entry.rdev, dir_fd=folder)
+            _dress(entry, folder)
+        self.done += Copied(entries=1)
+
+    def link(self, leader: Entry, entry: Entry) -> None:
+        """Give what the leader names another name."""
+        with Descent(self._target.root) as other:
+            os.link(
+                leader.name, entry.name, src_dir_fd=other.at(leader.parent), dst_dir_fd=self._target.at(entry.parent),
+                follow_symlinks=False,
+            )  # fmt: skip
+        self.done += Copied(entries=1)
+
+    def dress(self, entry: Entry, present: Entry | None = None) -> None:
+        """Give an entry its attributes; `present` is how it was found, None when it was just made."""
+        if entry.path == ROOT:
+            root = self._target.at(ROOT)
+            _dress_open(entry, root, b"/proc/self/fd/%d" % root, present)
+        else:
+            _dress(entry, self._target.at(entry.parent), present)
+
+    def dress_again(self, entry: Entry) -> None:
+        """Give an entry its attributes, whatever it has by now."""
+        if entry.path == ROOT:
+            present = read_root(self._target.at(ROOT))
+        else:
+            present = read(self._target.at(entry.parent), entry.name, entry.path)
+        self.unblock(present)
+        self.dress(entry, present)
+
+    def unblock(self, entry: Entry) -> None:
+        """Take away the flags that keep an entry of the target from being changed."""
+        if entry.flags & BLOCKING_FLAGS:
+            with _opened(
+                self._target.at(entry.parent), entry.name if entry.path != ROOT else b".", os.O_RDONLY
+            ) as file:
+                set_flags(file, entry.flags & ~BLOCKING_FLAGS)
+
+    def remove(self, entry: Entry) -> None:
+        """Take an entry out of the target; folders are empty by then."""
+        folder = self._target.at(entry.parent)
+        (os.rmdir if entry.is_folder else os.unlink)(entry.name, dir_fd=folder)
+        self.done += Copied(entries=1)
+
+    def rewrite(self, entry: Entry) -> None:
+        """Make the content of a file that is there equal to the source's, block by block."""
+        source_folder, target_folder = self._source.at(entry.parent), self._target.at(entry.parent)
+        with (
+            _opened(source_folder, entry.name, os.O_RDONLY) as source,
+            _opened(target_folder, entry.name, os.O_RDWR) as target,
+        ):
+            written = _rewrite(source, target, self._told)
+        self.done += Copied(entries=1, bytes=written)
+
+    def _make_file(self, entry: Entry, folder: int) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        with _opened(self._source.at(entry.parent), entry.name, os.O_RDONLY) as source:
+            target = os.open(entry.name, flags, 0o600, dir_fd=folder)
+            try:
+                shared = self._fill(source, target, entry.size)
+                _dress_open(entry, target, b"/proc/self/fd/%d" % target, None)
+            finally:
+                os.close(target)
+        self.done += Copied(entries=1, bytes=entry.size, reflinked=shared)
+
+    def _fill(self, source: int, target: int, size: int) -> int:
+        """Fill an empty file; return the bytes that are shared."""
+        if not size:
+            return 0
+        if self._can_reflink:
+            try:
+                fcntl.ioctl(target, _FICLONE, source)
+            except OSError as error:
+                if error.errno not in _NO_REFLINK:
+                    raise
+                # Between two file systems never; within one, a single file may refuse (chattr +C).
+                self._can_reflink = error.errno not in (errno.EXDEV, errno.EOPNOTSUPP, errno.ENOTTY)
+            else:
+                self._told(size)
+                return size
+        for start, end in _segments(source):
+            _copy_range(source, target, start, end, self._told)
+        os.ftruncate(target, os.fstat(source).st_size)
+        return 0
+
+
+@contextmanager
+def _opened(folder: int, name: bytes, flags: int) -> Iterator[int]:
+    descriptor = os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _segments(source: int) -> Iterator[tuple[int, int]]:
+    """Yield where a file has data."""
+    end = 0
+    while True:
+        try:
+            start = os.lseek(source, end, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return
+            raise
+        end = os.lseek(source, start, os.SEEK_HOLE)
+        yield start, end
+
+
+def _copy_range(source: int, target: int, start: int, end: int, told: Callable[[int], None]) -> None:
+    while start < end:
+        length = min(end - start, _PIECE)
+        try:
+            copied = os.copy_file_range(source, target, length, start, start)
+        except OSError as error:
+            if error.errno not in _NO_RANGE:
+                raise
+            copied = os.pwrite(target, os.pread(source, min(length, manifest.CHUNK), start), start)
+        if not copied:
+            return  # the source has become shorter
+        told(copied)
+        start += copied
+
+
+def _rewrite(source: int, target: int, told: Callable[[int], None]) -> int:
+    """Return the bytes that were written."""
+    size = os.fstat(source).st_size
+    os.ftruncate(target, size)
+    end = written = 0
+    for start, chunk in manifest.data(source):
+        _clear(target, end, start)
+        written += _write_differences(target, start, chunk)
+        end = start + len(chunk)
+        told(len(chunk))
+    _clear(target, end, size)
+    return written
+
+
+def _write_differences(target: int, start: int, chunk: bytes) -> int:
+    present = os.pread(target, len(chunk), start)
+    if present == chunk:
+        return 0
+    written = 0
+    for offset in range(0, len(chunk), manifest.BLOCK):
+        block = chunk[offset : offset + manifest.BLOCK]
+        if present[offset : offset + manifest.BLOCK] != block:
+            written += os.pwrite(target, block, start + offset)
+    return written
+
+
+def _clear(target: int, start: int, end: int) -> None:
+    """Make a range of the target read as zeros, without blocks where that can be done."""
+    if start >= end:
+        return
+    try:
+        punch_hole(target, start, end - start)
+    except OSError as error:
+        if error.errno != errno.EOPNOTSUPP:
+            raise
+        for position in range(start, end, manifest.CHUNK):
+            os.pwrite(target, bytes(min(manifest.CHUNK, end - position)), position)
+
+
+def _dress(entry: Entry, folder: int, present: Entry | None = None) -> None:
+    if entry.is_folder or entry.is_file:
+        with _opened(folder, entry.name, os.O_RDONLY) as descriptor:
+            _dress_open(entry, descriptor, b"/proc/self/fd/%d" % descriptor, present)
+        return
+    os.chown(entry.name, entry.uid, entry.gid, dir_fd=folder, follow_symlinks=False)
+    if not stat.S_ISLNK(entry.mode):
+        os.chmod(entry.name, stat.S_IMODE(entry.mode), dir_fd=folder)
+    _set_xattrs(place(folder, entry.name), entry, present, follow=False)
+    os.utime(entry.name, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=folder, follow_symlinks=False)
+
+
+def _dress_open(entry: Entry, descriptor: int, path: bytes, present: Entry | None) -> None:
+    """Owner before mode (it clears set-user-id) and before capabilities, times before flags (they forbid it)."""
+    os.fchown(descriptor, entry.uid, entry.gid)
+    os.fchmod(descriptor, stat.S_IMODE(entry.mode))
+    _set_xattrs(path, entry, present, follow=True)
+    os.utime(descriptor, ns=(entry.mtime_ns, entry.mtime_ns))
+    if entry.flags or (present and present.flags):
+        set_flags(descriptor, entry.flags)
+
+
+def _set_xattrs(path: bytes, entry: Entry, present: Entry | None, *, follow: bool) -> None:
+    wanted, found = dict(entry.xattrs), dict(present.xattrs) if present else {}
+    for name in found.keys() - wanted.keys():
+        try:
+            os.removexattr(path, name, follow_symlinks=follow)
+        except OSError as error:
+            if error.errno != errno.ENODATA:  # a change of the owner takes capabilities away
+                raise
+    for name, value in wanted.items():
+        # Also what is there already: a new owner takes capabilities away, and a new mode changes the ACL.
+        os.setxattr(path, name, value, follow_symlinks=follow)
+
+
+class _Update:
+    """The work of `update`: removals deepest first, then all in the order of the source, folders' attributes last."""
+
+    def __init__(self, source: Manifest, target: Manifest, writer: _Writer, progress: Progress | None) -> None:
+        self._source, self._target, self._writer, self._progress = source, target, writer, progress
+        self._wanted, self._found = source.tree.by_path(), target.tree.by_path()
+        self._leaders = source.tree.leaders()
+        self._touched: set[bytes] = set()
+        self._unblocked: set[tuple[int, int]] = set()
+
+    def run(self) -> Copied:
+        for path in reversed(tuple(self._found)):
+            if path not in self._wanted or not self._same_kind(path):
+                self._remove(path)
+        owners: dict[tuple[int, int], bytes] = {}
+        made: set[bytes] = set()
+        for path, entry in self._wanted.items():
+            leader = self._leaders.get(path, path)
+            found = self._found.get(path)
+            if found and not entry.is_folder and owners.setdefault(found.identity, leader) != leader:
+                self._remove(path)
+                found = None
+            if leader != path:
+                self._link(entry, self._wanted[leader], found, leader in made)
+            elif found:
+                self._amend(entry, found)
+            else:
+                self._make(entry)
+                made.add(path)
+            self._tell()
+        self._finish()
+        return self._writer.done
+
+    def _same_kind(self, path: bytes) -> bool:
+        wanted, found = self._wanted[path], self._found[path]
+        if stat.S_IFMT(wanted.mode) != stat.S_IFMT(found.mode):
+            return False
+        return (wanted.target, wanted.rdev) == (found.target, found.rdev)
+
+    def _remove(self, path: bytes) -> None:
+        entry = self._found.pop(path)
+        self._touch_parent(path)
+        self._unblock(entry)
+        self._writer.remove(entry)
+
+    def _make(self, entry: Entry) -> None:
+        self._touch_parent(entry.path)
+        self._writer.make(entry)
+        if entry.is_folder:
+            self._touched.add(entry.path)
+
+    def _link(self, entry: Entry, leader: Entry, found: Entry | None, leader_is_new: bool) -> None:
+        leading = self._found.get(leader.path)
+        if found and leading and not leader_is_new and found.identity == leading.identity:
+            return
+        if found:
+            self._remove(entry.path)
+        self._touch_parent(entry.path)
+        if leader.flags & BLOCKING_FLAGS:
+            self._writer.unblock(leader)
+            self._touched.add(leader.path)
+        self._writer.link(leader, entry)
+
+    def _amend(self, entry: Entry, found: Entry) -> None:
+        path = entry.path
+        if entry.is_file and self._source.contents[path] != self._target.contents[path]:
+            self._unblock(found)
+            self._writer.rewrite(entry)
+        elif manifest.same(entry, found):
+            return
+        else:
+            self._unblock(found)
+        if entry.is_folder:
+            self._touched.add(path)
+        else:
+            self._writer.dress(entry, found)
+
+    def _touch_parent(self, path: bytes) -> None:
+        parent = path.rpartition(b"/")[0] or ROOT
+        if parent not in self._touched:
+            self._touched.add(parent)
+            if parent in self._found:
+                self._unblock(self._found[parent])
+
+    def _unblock(self, found: Entry) -> None:
+        self._writer.unblock(found)
+        self._unblocked.add(found.identity)
+
+    def _finish(self) -> None:
+        """Folders have changed with their entries, and flags were taken away through another name."""
+        unblocked = {path for path, found in self._found.items() if found.identity in self._unblocked}
+        again = {self._leaders.get(path, path) for path in self._touched | unblocked} & self._wanted.keys()
+        for path in sorted(again, reverse=True):
+            self._writer.dress_again(self._wanted[path])
+
+    def _tell(self) -> None:
+        if self._progress:
+            self._progress(self._writer.done)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What a worker is given: folders to copy, then names of hard-linked files, then folders to finish."""
+
+    folders: tuple[bytes, ...] = ()
+    groups: tuple[tuple[Entry, ...], ...] = ()
+    finish: tuple[Entry, ...] = ()
+
+
+@dataclass
+class _Report:
+    """What came of a task: what is left of it, and what can only be done when all folders have been copied."""
+
+    done: Copied = field(default_factory=Copied)
+    folders: list[bytes] = field(default_factory=list)
+    linked: list[Entry] = field(default_factory=list)
+    finish: list[Entry] = field(default_factory=list)
+    failure: str = ""
+
+
+@contextmanager
+def _crew(source: Path, target: Path, size: int, live: bool, progress: Progress | None) -> Iterator[_Crew]:
+    """Worker processes that end with this one."""
+    fork = multiprocessing.get_context("fork")
+    counters = mmap.mmap(-1, 8 * size)
+    covered = mounts_below(source)
+    processes, connections = [], []
+    try:
+        for number in range(size):
+            ours, theirs = fork.Pipe()
+            worker = _Worker(source, target, covered, live, memoryview(counters)[8 * number : 8 * number + 8])
+            process = fork.Process(target=worker.serve, args=(theirs, os.getpid()), daemon=True)
+            process.start()
+            theirs.close()
+            processes.append(process)
+            connections.append(ours)
+        yield _Crew(connections, counters, progress)
+    finally:
+        for connection in connections:
+            connection.close()
+        for process in processes:
+            process.kill()
+            process.join()
+
+
+class _Crew:
+    def __init__(self, connections: list[Connection], counters: mmap.mmap, progress: Progress | None) -> None:
+        self._connections, self._counters, self._progress = connections, counters, progress
+        self._done = Copied()
+
+    def run(self) -> Copied:
+        """Three rounds: folders and what is in them, hard links, the attributes of folders that got such."""
+        reports = self._round([_Task(folders=(ROOT,))])
+        linked = [entry for report in reports for entry in report.linked]
+        finish = tuple(entry for report in reports for entry in report.finish)
+        groups: dict[tuple[int, int], list[Entry]] = {}
+        for entry in linked:
+            groups.setdefault(entry.identity, []).append(entry)
+        self._round([_Task(groups=part) for part in _parts([tuple(names) for names in groups.values()])])
+        self._round([_Task(finish=part) for part in _parts(finish)])
+        return self._done
+
+    def _round(self, tasks: list[_Task]) -> list[_Report]:
+        idle, busy, reports = list(self._connections), set[Connection](), []
+        while tasks or busy:
+            while tasks and idle:
+                connection = idle.pop()
+                connection.send(tasks.pop())
+                busy.add(connection)
+            for ready in wait(busy, timeout=0.5):
+                connection = cast("Connection", ready)
+                report = self._received(connection)
+                reports.append(report)
+                self._done += report.done
+                busy.remove(connection)
+                idle.append(connection)
+                tasks += [_Task(folders=part) for part in _parts(report.folders, 16)]
+            self._tell()
+        return reports
+
+    @staticmethod
+    def _received(connection: Connection) -> _Report:
+        try:
+            report: _Report = connection.recv()
+        except EOFError as error:
+            raise CowError("A process that copied was ended from outside; is the memory full?") from error
+        if report.failure:
+            raise CowError(report.failure)
+        return report
+
+    def _tell(self) -> None:
+        if self._progress:
+            count = sum(number for (number,) in struct.iter_unpack("Q", self._counters[:]))
+            self._progress(Copied(self._done.entries, max(count, self._done.bytes), self._done.reflinked))
+
+
+def _parts(items: Sequence[_Item], length: int = _BUDGET) -> list[tuple[_Item, ...]]:
+    return [tuple(items[start : start + length]) for start in range(0, len(items), length)]
+
+
+class _Worker:
+    def __init__(self, source: Path, target: Path, covered: frozenset[bytes], live: bool, counter: memoryview) -> None:
+        self._source, self._target, self._covered, self._live = source, target, covered, live
+        self._counter = counter.cast("Q")
+
+    def serve(self, connection: Connection, parent: int) -> None:
+        """Take tasks until the connection ends."""
+        die_with_parent(parent)
+        with Descent(self._source) as source, Descent(self._target) as target, suppress(EOFError):
+            self._readable = source
+            while True:
+                task = connection.recv()
+                self._writer = _Writer(source, target, self._count)
+                connection.send(self._report(task))
+
+    def _count(self, amount: int) -> None:
+        self._counter[0] += amount
+
+    def _report(self, task: _Task) -> _Report:
+        report = _Report()
+        try:
+            self._copy_folders(list(task.folders), report)
+            for names in task.groups:
+                self._copy_group(names)
+            for folder in task.finish:
+                self._writer.dress(folder)
+        except OSError as error:
+            where = f" ({os.fsdecode(error.filename)})" if error.filename else ""
+            report.failure = f"{self._source} cannot be copied to {self._target}: {error.strerror}{where}."
+        report.done = self._writer.done
+        return report
+
+    def _copy_folders(self, folders: list[bytes], report: _Report) -> None:
+        while folders and self._writer.done.entries < _BUDGET:
+            self._copy_folder(folders.pop(), folders, report)
+        report.folders = folders
+
+    def _copy_folder(self, path: bytes, folders: list[bytes], report: _Report) -> None:
+        """Copy what is in a folder; its own attributes come after, and after those of hard links in it."""
+        before = len(report.linked)
+        with self._bearing_with_loss(path):
+            descriptor = self._readable.at(path)
+            itself = read_root(descriptor)._replace(path=path)
+            for name in names_in(descriptor):
+                self._copy_entry(path, name, folders, report)
+            if len(report.linked) > before:
+                report.finish.append(itself)
+            else:
+                self._writer.dress(itself)
+
+    def _copy_entry(self, parent: bytes, name: bytes, folders: list[bytes], report: _Report) -> None:
+        path = name if parent == ROOT else parent + b"/" + name
+        with self._bearing_with_loss(path):
+            entry = read(self._readable.at(parent), name, path)
+            if entry.links > 1 and not entry.is_folder:
+                report.linked.append(entry)
+                return
+            self._writer.make(entry)
+            if not entry.is_folder:
+                return
+            if path in self._covered:
+                self._writer.dress(entry)
+            else:
+                folders.append(path)
+
+    def _copy_group(self, names: Iterable[Entry]) -> None:
+        leader = None
+        for entry in names:
+            with self._bearing_with_loss(entry.path):
+                if leader is None:
+                    self._writer.make(entry._replace(flags=0))
+                    leader = entry
+                else:
+                    self._writer.link(leader, entry)
+        if leader and leader.flags:  # an immutable file gets no further names
+            self._writer.dress(leader)
+
+    @contextmanager
+    def _bearing_with_loss(self, path: bytes) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if not self._live or path == ROOT or error.errno not in VANISHED:
+                raise
