@@ -107,7 +107,7 @@ options:
       - V(shrink) copies into a large image and has C(resize2fs) make it small. It needs no computed size, and is the
         largest.
       - V(auto) is V(mke2fs) where it works. Its versions 1.47.1 to 1.47.3 fail with files of 2 GiB and more, and the
-        choice is V(loop) then.
+        choice is V(loop) then, as it is with a folder of more than 30000 entries, for which it takes minutes.
     type: str
     choices: [auto, mke2fs, loop, shrink]
     default: auto
@@ -148,8 +148,8 @@ options:
     default: balanced
   compressor:
     description:
-      - Compressor of squashfs (V(gzip), V(lz4), V(lzo), V(xz), V(zstd)) or erofs (V(lz4), V(lz4hc), V(lzma), V(deflate),
-        V(zstd)), or V(none), instead of the one of O(preset).
+      - Compressor of squashfs (V(gzip), V(lz4), V(lzo), V(xz), V(zstd)) or erofs (V(lz4), V(lz4hc), V(lzma),
+        V(deflate), V(zstd)), or V(none), instead of the one of O(preset).
       - One that the installed tool does not have is an error that says which ones it has.
     type: str
   level:
@@ -216,7 +216,8 @@ options:
         required: true
   root_hash:
     description:
-      - The root hash that O(state=verified) compares with, from a source that is trusted. It is never taken from a file.
+      - The root hash that O(state=verified) compares with, from a source that is trusted. It is never taken from
+        a file.
     type: str
   mode:
     description: Permissions of the image and the files beside it, in octal. Root file systems have secrets in them.
