@@ -123,7 +123,9 @@ def observe(wanted: Wanted) -> Found:
 def plan(found: Found, wanted: Wanted) -> Plan:
     """Write the files that are missing or different, then make each RAM disk that was not made with them."""
     if not found.kernels:
-        raise CowError(f"There is no kernel in {found.tree}/boot. Install one in the tree, linux-image-amd64 for example.")
+        raise CowError(
+            f"There is no kernel in {found.tree}/boot. Install one in the tree, linux-image-amd64 for example."
+        )
     if not found.has_tool:
         raise CowError(f"{found.tree} has no {_TOOL}. Install initramfs-tools in the tree.")
     return Plan.of(
