@@ -14,8 +14,8 @@ description:
   - The RAM disks are made by the tree's own C(update-initramfs) in a chroot, as root. Do not have this done to a tree
     that you would not run.
   - Symbolic links in the tree are not followed. A file that is written is root's when it is new.
-  - What each RAM disk was made with is recorded in the tree, in C(var/lib/cowherd/initramfs.json). It is made again when
-    O(files) are others, or when it was changed by something else.
+  - What each RAM disk was made with is recorded in the tree, in C(var/lib/cowherd/initramfs.json). It is made again
+    when O(files) are others, or when it was changed by something else.
 author:
   - Cowherd contributors
 requirements:

@@ -17,7 +17,7 @@ from .plan import Plan, Step
 from .tree import ROOT, Descent, names_in
 
 RECORD = "var/lib/cowherd/initramfs.json"
-"""In the tree: for each kernel the fingerprint of the files that its RAM disk was made with, and the disk's own SHA-256."""
+"""In the tree: for each kernel the fingerprint of the files that its RAM disk was made with, and its own SHA-256."""
 
 MADE_WITHIN = 1800.0
 """Seconds; ten are usual, and a small board with a large kernel takes minutes."""

@@ -101,5 +101,6 @@ def _run_tests(options: argparse.Namespace) -> int:
 COMMANDS = (
     playbook("site", "Make every launch on the hosts a copy-on-write clone. Run again, nothing changes."),
     playbook("verify", "Launch a throw-away container on each host and compare its phases with the targets."),
+    playbook("images", "Build images of root file systems, where what they are made of has changed."),
     Command("test", "Run all that tells whether Cowherd works.", environment.TEST, _test_options, _run_tests),
 )

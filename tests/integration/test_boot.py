@@ -1,4 +1,4 @@
-"""Virtual machines boot from images that playbooks/images.yml built of a tree: ext4, squashfs, and erofs with verity."""
+"""Virtual machines boot from images that playbooks/images.yml built: ext4, squashfs, and erofs with verity."""
 
 from __future__ import annotations
 
@@ -170,9 +170,8 @@ def test_an_erofs_with_verity_boots_and_keeps_what_is_written_on_a_disk(built: B
     run("qemu-img", "commit", "-q", str(folder / "vm/disk1.qcow2"))
     machine.down(folder / "vm")
 
-    flipped = built.image(
-        folder / "flipped", _with_a_flipped_byte(built.images / "root.verity", folder / "flipped.raw")
-    )
+    _flip_a_byte(built.images / "root.verity", folder / "flipped.raw")
+    flipped = built.image(folder / "flipped", folder / "flipped.raw")
     with machine.booted(folder / "vm", flipped, hardware) as vm:
         assert vm.run("cat /srv/new") == "kept\n"
         assert vm.run("cat /etc/machine-id").strip() == identity
@@ -190,13 +189,11 @@ def test_an_image_that_is_not_the_one_of_the_root_hash_does_not_boot(built: Buil
     assert "System halted" in console
 
 
-def _with_a_flipped_byte(image: Path, copy: Path) -> Path:
-    """A copy of the image that differs in the middle of the victim's second block."""
+def _flip_a_byte(image: Path, copy: Path) -> None:
+    """Make a copy of the image that differs in the middle of the victim's second block."""
     content = bytearray(image.read_bytes())
-    at = content.index(VICTIM[4096:8192])
-    content[at + 100] ^= 1
+    content[content.index(VICTIM[4096:8192]) + 100] ^= 1
     copy.write_bytes(content)
-    return copy
 
 
 def _state(vm: Machine) -> str:

@@ -31,8 +31,9 @@ ACCELERATORS = {"kvm": "kvm", "tcg": "tcg,thread=multi"}
 class Hardware:
     """What the machine has.
 
-    memory: MiB. disks: what is beside the root disk, as /dev/vdb, /dev/vdc, ...: sizes, as qemu-img takes them, of empty
-    ones, or the absolute paths of raw files, which are not written to. boot: what the kernel is told.
+    memory: MiB. boot: what the kernel is told.
+    disks: those beside the root disk, /dev/vdb, /dev/vdc, ...: sizes, as qemu-img takes them, of empty ones, or absolute
+    paths of raw files, which are not written to.
     """
 
     memory: int = 2048
