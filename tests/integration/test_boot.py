@@ -20,19 +20,6 @@ from tests.support.vm.machine import Machine
 from tests.support.vm.process import MachineError, run
 from tests.support.vm.qemu import Hardware
 
-PACKAGES = (
-    "busybox",
-    "cryptsetup-bin",
-    "dbus",
-    "initramfs-tools",
-    "iproute2",
-    "kmod",
-    "linux-image-cloud-amd64",
-    "openssh-server",
-    "systemd-sysv",
-    "udev",
-    "zstd",
-)
 NETWORK = "[Match]\nDriver=virtio_net\n\n[Network]\nDHCP=ipv4\n"
 QUIET = "quiet systemd.show_status=false"
 """A serial line is slow, and more so an emulated one."""
@@ -99,10 +86,10 @@ def built() -> Iterator[Built]:
 
 def _unpack(tree: Path, folder: Path) -> None:
     tree.mkdir()
-    rootfs = images.debian_rootfs("trixie", PACKAGES, variant="minbase")
+    rootfs = images.bootable_debian()
     run("tar", "--extract", "--numeric-owner", "--xattrs", "--file", str(rootfs), "--directory", str(tree))
     run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "cowherd-boot", "-f", str(folder / "id"))
-    (tree / "root/.ssh").mkdir(mode=0o700)
+    (tree / "root/.ssh").mkdir(mode=0o700, exist_ok=True)
     shutil.copy(folder / "id.pub", tree / "root/.ssh/authorized_keys")
     units = tree / "etc/systemd"
     (units / "network/80-uplink.network").write_text(NETWORK)

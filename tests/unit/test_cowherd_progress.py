@@ -7,7 +7,7 @@ from functools import reduce
 import pytest
 from tests.unit.recorded_run import Recording, record
 
-from cowherd.progress import Phase, Run, Storage, advance
+from cowherd.progress import Image, Phase, Run, Storage, advance
 
 
 @pytest.fixture(scope="module")
@@ -125,3 +125,13 @@ def test_a_pool_is_known_from_where_it_was_made_when_nothing_was_timed() -> None
         "event_data": {"host": "pi", "task": "Have the pool", "res": {"changed": False, "storage_pools": [pool]}},
     }
     assert advance(Run(), event).hosts["pi"].storage == Storage("dir", "/srv", None, None, can_clone=False, phases=())
+
+
+def test_images_are_those_that_were_handed_over() -> None:
+    image = {"path": "/a", "format": "erofs", "bytes": 9, "payload_ratio": 2.5, "seconds": 1.5, "inodes": 3}
+    handed = {"pi": [{**image, "verity": {"root_hash": "9f86"}}, {**image, "verity": None}]}
+    recap = {"processed": {"pi": 1}, "artifact_data": {"cowherd_images": handed}}
+    counts = {name: {} for name in ("ok", "changed", "failures", "dark", "skipped")}
+    event = {"event": "playbook_on_stats", "event_data": {**recap, **counts}}
+    images = advance(Run(), event).hosts["pi"].images
+    assert images == (Image("/a", "erofs", 9, 2.5, 1.5, "9f86"), Image("/a", "erofs", 9, 2.5, 1.5, ""))

@@ -77,7 +77,10 @@ def test_a_driver_that_cannot_clone_is_called_so() -> None:
 
 
 def test_images_have_a_table_of_their_own() -> None:
-    images = (Image("/srv/a.ext4", "ext4", 3 * 1024**2, 0.5, 1.25, ""), Image("/srv/a.erofs", "erofs", 900, 4, 2, "9f86"))
+    images = (
+        Image("/srv/a.ext4", "ext4", 3 * 1024**2, 0.5, 1.25, ""),
+        Image("/srv/a.erofs", "erofs", 900, 4, 2, "9f86"),
+    )
     text = text_of(Run(hosts={"pi": Host(images=images), "none": Host()}))
     cells = [[cell.strip() for cell in line.strip("│").split("│")] for line in text.splitlines() if "/srv/a" in line]
     assert cells == [

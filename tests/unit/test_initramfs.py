@@ -71,7 +71,13 @@ def test_the_fingerprint_tells_content_mode_and_place() -> None:
 
 @pytest.mark.parametrize(
     "file",
-    [{"path": "../x"}, {"path": "/etc/x"}, {"path": ""}, {"path": "etc/x", "mode": "rw"}, {"path": "x", "mode": "4755"}],
+    [
+        {"path": "../x"},
+        {"path": "/etc/x"},
+        {"path": ""},
+        {"path": "etc/x", "mode": "rw"},
+        {"path": "x", "mode": "4755"},
+    ],
 )
 def test_files_that_cannot_be_meant(file: dict[str, str]) -> None:
     with pytest.raises(CowError):
