@@ -36,12 +36,12 @@ FEATURES = (
 _LEAST_JOURNAL = 1024
 _BYTES_PER_FREE_INODE = 16384
 _LARGE_FILE = 2 << 30
-_WIDE_FOLDER = 30_000
-"""Entries of a folder from which on mke2fs, which looks through all of them for each new one, takes a minute."""
+_MANY_LOOKS = 4_000_000
+"""Looks at blocks of folders from which on mke2fs takes about a minute for one folder."""
 _GROWTH = 64
 """A computed size that was too small grows by this part of it."""
 _LONGEST_LABEL = 16
-_NO_BLOCK = re.compile(r"[Cc]ould not allocate block|No free space|not enough space|No space left")
+_NO_BLOCK = re.compile(r"could not allocate block|no free space|not enough space|no space left", re.IGNORECASE)
 _NO_INODE = re.compile(r"[Cc]ould not allocate inode|inode.*not.*(free|alloc)", re.IGNORECASE)
 
 
@@ -142,8 +142,8 @@ def choose(tree: Tree, options: Options, found: tuple[int, ...]) -> Method:
         return Method(options.method, "as asked for")
     if cannot:
         return Method("loop", f"mke2fs {words} fails with files of 2 GiB and more")
-    folder, entries = sizing.widest_folder(tree)
-    if entries > _WIDE_FOLDER:
+    folder, entries, looks = sizing.slowest_folder(tree)
+    if looks > _MANY_LOOKS:
         shown = folder.decode("utf-8", "backslashreplace")
         return Method("loop", f"mke2fs takes minutes for a folder of {entries} entries ({shown})")
     return Method("mke2fs", "mke2fs makes the smallest image, and the same bytes each time")
