@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from .. import process, tools, treecopy
 from ..errors import CowError
 from ..process import CommandFailed
 from ..size import Size
-from ..tree import Tree
+from ..tree import Entry, Tree
 from . import losses, sizing, workshop
 from .job import Built, Job, Options
 from .sizing import BLOCK, Layout, Need
@@ -245,7 +246,7 @@ def _fixed(need: Need, options: Options, smallest: Layout, size: int) -> Layout:
 
 def _by_mke2fs(job: Job, layout: Layout) -> None:
     _make(job, layout, job.root)
-    _same_times(job, layout)
+    _amend(job, layout)
 
 
 def _by_loop(job: Job, layout: Layout) -> None:
@@ -305,12 +306,28 @@ def _make(job: Job, layout: Layout, content: Path | None = None) -> None:
         raise
 
 
-def _same_times(job: Job, layout: Layout) -> None:
-    """Have all times but those of modification be that of the build: mke2fs takes them from the source."""
-    script = job.work / "times"
+def _amend(job: Job, layout: Layout) -> None:
+    """Do what mke2fs leaves out.
+
+    It takes times of access and change from the source, which are others each time, and the root's own attributes from
+    nowhere.
+    """
+    script = job.work / "amend"
     with script.open("w") as file:
+        file.writelines(f"{line}\n" for line in _of_root(job.tree.entries[0], job.work))
         for inode in (2, *range(11, layout.inodes + 1)):
             file.writelines(f"sif <{inode}> {field} @{job.epoch}\n" for field in ("atime", "ctime", "crtime"))
     environment = {"E2FSPROGS_FAKE_TIME": str(job.epoch)}
     workshop.tool(["debugfs", "-w", "-f", script, job.target], environment=environment)
-    script.unlink()
+
+
+def _of_root(root: Entry, work: Path) -> Iterator[str]:
+    """Commands of debugfs for the root's attributes."""
+    yield f"sif <2> mode 0{root.mode:o}"
+    yield f"sif <2> uid {root.uid}"
+    yield f"sif <2> gid {root.gid}"
+    yield f"sif <2> mtime @{root.mtime_ns // 10**9}"
+    for number, (name, value) in enumerate(root.xattrs):
+        content = work / f"attribute{number}"
+        content.write_bytes(value)
+        yield f"ea_set -f {content} <2> {os.fsdecode(name)}"

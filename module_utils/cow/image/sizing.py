@@ -298,9 +298,10 @@ def _metadata(blocks: int, inodes: int) -> int:
 
 def _without_stub(blocks: int, inodes: int) -> int:
     """Return the size with which mke2fs keeps the last group, which else is too small for it to be made."""
-    per_group = _blocks_per_group(blocks, inodes)
-    groups = -(-blocks // per_group)
-    rest = blocks % per_group
+    if _blocks_per_group(blocks, inodes) < _GROUP:
+        return blocks  # mke2fs then chooses the size of the groups so that the last one is large enough
+    groups = -(-blocks // _GROUP)
+    rest = blocks % _GROUP
     metadata = 2 + _table(inodes, groups)
     if _has_superblock(groups - 1):
         metadata += 1 + _descriptors(groups)
