@@ -107,7 +107,7 @@ options:
       - V(shrink) copies into a large image and has C(resize2fs) make it small. It needs no computed size, and is the
         largest.
       - V(auto) is V(mke2fs) where it works. Its versions 1.47.1 to 1.47.3 fail with files of 2 GiB and more, and the
-        choice is V(loop) then, as it is with a folder of more than 30000 entries, for which it takes minutes.
+        choice is V(loop) then, as it is with a folder of tens of thousands of entries, for which it takes minutes.
     type: str
     choices: [auto, mke2fs, loop, shrink]
     default: auto

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from .. import process, tools
+from .. import apt, process, tools
 from ..errors import CowError
 from ..tree import Tree
 from . import losses, workshop
@@ -76,7 +76,7 @@ def _usage() -> str:
 
 def _version() -> str:
     matched = re.search(r"mkfs\.erofs (?:\(erofs-utils\) )?(\d\S*)", _usage())
-    return matched[1] if matched else "unknown"
+    return matched[1] if matched else apt.installed(["erofs-utils"]).versions.get("erofs-utils", "unknown")
 
 
 def _choose(options: Options, usage: str) -> tuple[str, int | None]:

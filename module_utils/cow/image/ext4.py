@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from .. import process, tools, treecopy
 from ..errors import CowError
 from ..process import CommandFailed
 from ..size import Size
-from ..tree import Tree
+from ..tree import Entry, Tree
 from . import losses, sizing, workshop
 from .job import Built, Job, Options
 from .sizing import BLOCK, Layout, Need
@@ -36,12 +37,12 @@ FEATURES = (
 _LEAST_JOURNAL = 1024
 _BYTES_PER_FREE_INODE = 16384
 _LARGE_FILE = 2 << 30
-_WIDE_FOLDER = 30_000
-"""Entries of a folder from which on mke2fs, which looks through all of them for each new one, takes a minute."""
+_MANY_LOOKS = 4_000_000
+"""Looks at blocks of folders from which on mke2fs takes about a minute for one folder."""
 _GROWTH = 64
 """A computed size that was too small grows by this part of it."""
 _LONGEST_LABEL = 16
-_NO_BLOCK = re.compile(r"[Cc]ould not allocate block|No free space|not enough space|No space left")
+_NO_BLOCK = re.compile(r"could not allocate block|no free space|not enough space|no space left", re.IGNORECASE)
 _NO_INODE = re.compile(r"[Cc]ould not allocate inode|inode.*not.*(free|alloc)", re.IGNORECASE)
 
 
@@ -142,8 +143,8 @@ def choose(tree: Tree, options: Options, found: tuple[int, ...]) -> Method:
         return Method(options.method, "as asked for")
     if cannot:
         return Method("loop", f"mke2fs {words} fails with files of 2 GiB and more")
-    folder, entries = sizing.widest_folder(tree)
-    if entries > _WIDE_FOLDER:
+    folder, entries, looks = sizing.slowest_folder(tree)
+    if looks > _MANY_LOOKS:
         shown = folder.decode("utf-8", "backslashreplace")
         return Method("loop", f"mke2fs takes minutes for a folder of {entries} entries ({shown})")
     return Method("mke2fs", "mke2fs makes the smallest image, and the same bytes each time")
@@ -245,7 +246,7 @@ def _fixed(need: Need, options: Options, smallest: Layout, size: int) -> Layout:
 
 def _by_mke2fs(job: Job, layout: Layout) -> None:
     _make(job, layout, job.root)
-    _same_times(job, layout)
+    _amend(job, layout)
 
 
 def _by_loop(job: Job, layout: Layout) -> None:
@@ -305,12 +306,28 @@ def _make(job: Job, layout: Layout, content: Path | None = None) -> None:
         raise
 
 
-def _same_times(job: Job, layout: Layout) -> None:
-    """Have all times but those of modification be that of the build: mke2fs takes them from the source."""
-    script = job.work / "times"
+def _amend(job: Job, layout: Layout) -> None:
+    """Do what mke2fs leaves out.
+
+    It takes times of access and change from the source, which are others each time, and the root's own attributes from
+    nowhere.
+    """
+    script = job.work / "amend"
     with script.open("w") as file:
+        file.writelines(f"{line}\n" for line in _of_root(job.tree.entries[0], job.work))
         for inode in (2, *range(11, layout.inodes + 1)):
             file.writelines(f"sif <{inode}> {field} @{job.epoch}\n" for field in ("atime", "ctime", "crtime"))
     environment = {"E2FSPROGS_FAKE_TIME": str(job.epoch)}
     workshop.tool(["debugfs", "-w", "-f", script, job.target], environment=environment)
-    script.unlink()
+
+
+def _of_root(root: Entry, work: Path) -> Iterator[str]:
+    """Commands of debugfs for the root's attributes."""
+    yield f"sif <2> mode 0{root.mode:o}"
+    yield f"sif <2> uid {root.uid}"
+    yield f"sif <2> gid {root.gid}"
+    yield f"sif <2> mtime @{root.mtime_ns // 10**9}"
+    for number, (name, value) in enumerate(root.xattrs):
+        content = work / f"attribute{number}"
+        content.write_bytes(value)
+        yield f"ea_set -f {content} <2> {os.fsdecode(name)}"
