@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,8 @@ from ansible.module_utils.cow import manifest
 from ansible.module_utils.cow.manifest import Manifest
 from ansible.module_utils.cow.tree import Entry, Tree
 
-from tests.support import images, loops, needs, trees, waiting
-from tests.support.ansible import FourRuns, Result, four_runs, run_module
-from tests.support.incusd import Incusd
+from tests.support import needs, trees, waiting
+from tests.support.ansible import Result, run_module
 
 MODULE = "rootfs_image"
 FORMATS = ("ext4", "squashfs", "erofs")

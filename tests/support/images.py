@@ -129,7 +129,7 @@ def debian_rootfs(
 
 
 def bootable_debian() -> Path:
-    """Return a tar of a small Debian with a kernel, an SSH server, and what its initial RAM disk needs for dm-verity."""
+    """Return a tar of a small Debian with a kernel, an SSH server, and what its RAM disk needs for dm-verity."""
     return debian_rootfs("trixie", _BOOTABLE, variant="minbase")
 
 

@@ -6,8 +6,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-import rootfs_image
 import yaml
+
+import rootfs_image
 
 ROLES = Path(__file__).parents[2] / "roles"
 OF_THE_ROLE = {"path"}

@@ -32,8 +32,8 @@ class Hardware:
     """What the machine has.
 
     memory: MiB. boot: what the kernel is told.
-    disks: those beside the root disk, /dev/vdb, /dev/vdc, ...: sizes, as qemu-img takes them, of empty ones, or absolute
-    paths of raw files, which are not written to.
+    disks: those beside the root disk, from /dev/vdb on: sizes, as qemu-img takes them, of empty ones, or absolute paths
+    of raw files, which are not written to.
     """
 
     memory: int = 2048
