@@ -1,4 +1,4 @@
-"""Images of root file systems: the size of ext4 against the smallest that works, and all formats against the bare tools.
+"""Images of root file systems: the size of ext4 against the smallest that works, all formats against the bare tools.
 
 Where matplotlib is installed the formats are drawn too, into docs/images.svg. It is in no environment of the project.
 """
@@ -87,7 +87,7 @@ def _odd(tree: Path) -> Path:
 
 @dataclass(frozen=True)
 class Sizes:
-    """Bytes of ext4 images of one tree. guess: 1.4 times `du -sb`; guess_fits: whether mke2fs fills an image of that."""
+    """Bytes of ext4 images of one tree. guess: 1.4 times `du -sb`; guess_fits: whether mke2fs can fill that."""
 
     tree: str
     built: int
@@ -206,7 +206,7 @@ def _target(folder: Path) -> Iterator[Path]:
 
 
 def _size_text(sizes: list[Sizes]) -> Iterator[str]:
-    yield "**Size of ext4**, MiB. The bisected minimum is the smallest image of the same features that `mke2fs -d` fills."
+    yield "**Size of ext4**, MiB. The bisected minimum is the smallest of the same features that `mke2fs -d` fills."
     head = "| tree | rootfs_image | mke2fs runs | bisected minimum | x minimum | resize2fs -M | saved | du -sb x 1.4 |"
     rows = [
         f"| {each.tree} | {_mib(each.built)} | {each.tries} | {_mib(each.bisected)} | {each.built / each.bisected:.3f} "
@@ -218,7 +218,10 @@ def _size_text(sizes: list[Sizes]) -> Iterator[str]:
 
 
 def _time_text(timings: list[Timing]) -> Iterator[str]:
-    yield f"**Time for the Debian tree** against the bare tool; {ROUNDS} interleaved rounds. The module starts a Python of its own."
+    yield (
+        f"**Time for the Debian tree** against the bare tool; {ROUNDS} interleaved rounds. The module starts a Python of "
+        f"its own, and walks and hashes the tree."
+    )
     for bare in (timing.name for timing in timings if timing.name.endswith("bare tool")):
         kind = bare.split(",")[0]
         yield table([timing for timing in timings if timing.name.startswith(f"{kind},")], bare)
@@ -240,9 +243,9 @@ def _draw(variants: list[Variant]) -> None:
     import matplotlib as mpl  # noqa: PLC0415
 
     mpl.use("svg")
-    from matplotlib import pyplot  # noqa: PLC0415
+    from matplotlib import pyplot as plt  # noqa: PLC0415
 
-    figure, axes = pyplot.subplots(figsize=(7, 4))
+    figure, axes = plt.subplots(figsize=(7, 4))
     for each in variants:
         axes.scatter(each.seconds, each.bytes / 2**20)
         label = f"{each.format} {each.preset}".strip()
