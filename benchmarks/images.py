@@ -219,8 +219,8 @@ def _size_text(sizes: list[Sizes]) -> Iterator[str]:
 
 def _time_text(timings: list[Timing]) -> Iterator[str]:
     yield (
-        f"**Time for the Debian tree** against the bare tool; {ROUNDS} interleaved rounds. The module starts a Python of "
-        f"its own, and walks and hashes the tree."
+        f"**Time for the Debian tree** against the bare tool; {ROUNDS} interleaved rounds. The module starts a Python "
+        f"of its own, and walks and hashes the tree."
     )
     for bare in (timing.name for timing in timings if timing.name.endswith("bare tool")):
         kind = bare.split(",")[0]
