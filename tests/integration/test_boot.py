@@ -21,8 +21,8 @@ from tests.support.vm.process import MachineError, run
 from tests.support.vm.qemu import Hardware
 
 NETWORK = "[Match]\nDriver=virtio_net\n\n[Network]\nDHCP=ipv4\n"
-QUIET = "quiet systemd.show_status=false"
-"""A serial line is slow, and more so an emulated one."""
+QUIET = "quiet systemd.show_status=false mitigations=off no5lvl apparmor=0"
+"""What an emulated machine is slow at without: a serial line, and protection that emulation does not need."""
 VICTIM = os.urandom(3 * 4096)
 """No compressor makes it smaller, so that its bytes are found in the image."""
 
@@ -109,7 +109,7 @@ def folder() -> Iterator[Path]:
 
 def test_an_ext4_boots_as_a_disk(built: Built, folder: Path) -> None:
     image = built.image(folder / "image", built.images / "root.ext4")
-    with machine.booted(folder / "vm", image, Hardware(memory=1024, boot=f"root=/dev/vda rw {QUIET}")) as vm:
+    with machine.booted(folder / "vm", image, _hardware(f"root=/dev/vda rw {QUIET}")) as vm:
         assert _state(vm) == "running"
         assert vm.run("findmnt --noheadings --output FSTYPE /").strip() == "ext4"
         vm.run("dd if=/dev/zero of=/root/new bs=1M count=32")
@@ -124,7 +124,7 @@ def test_a_squashfs_boots_as_a_file_on_a_medium(built: Built, folder: Path) -> N
     run("mke2fs", "-q", "-t", "ext4", "-d", str(medium), str(folder / "medium.raw"), "512M")
     image = built.image(folder / "image", folder / "medium.raw")
     boot = f"root=/dev/vda cowherd.image=/root.squashfs cowherd.overlay_size=100M boot=cowherd panic=0 {QUIET}"
-    with machine.booted(folder / "vm", image, Hardware(memory=1024, boot=boot)) as vm:
+    with machine.booted(folder / "vm", image, _hardware(boot)) as vm:
         assert _state(vm) == "running"
         assert vm.run("findmnt --noheadings --output FSTYPE /").strip() == "overlay"
         assert vm.run("findmnt --noheadings --output FSTYPE,SOURCE /run/cowherd/image").split() == [
@@ -142,7 +142,7 @@ def test_an_erofs_with_verity_boots_and_keeps_what_is_written_on_a_disk(built: B
     """Then with one byte of the image flipped: that file cannot be read, the rest can."""
     overlay = folder / "overlay.raw"
     run("mke2fs", "-q", "-t", "ext4", str(overlay), "256M")
-    hardware = Hardware(memory=1024, disks=(str(overlay),), boot=f"{built.verified} cowherd.overlay=/dev/vdb")
+    hardware = _hardware(f"{built.verified} cowherd.overlay=/dev/vdb", str(overlay))
     image = built.image(folder / "image", built.images / "root.verity")
     with machine.booted(folder / "vm", image, hardware) as vm:
         assert _state(vm) == "running"
@@ -170,10 +170,15 @@ def test_an_erofs_with_verity_boots_and_keeps_what_is_written_on_a_disk(built: B
 def test_an_image_that_is_not_the_one_of_the_root_hash_does_not_boot(built: Built, folder: Path) -> None:
     wrong = built.verified.replace(built.verity["root_hash"], "0" * 64)
     image = built.image(folder / "image", built.images / "root.verity")
-    with machine.booted(folder / "vm", image, Hardware(memory=1024, boot=wrong), _has_halted_or_booted) as vm:
+    with machine.booted(folder / "vm", image, _hardware(wrong), _has_halted_or_booted) as vm:
         console = (vm.folder / "console.log").read_text(errors="replace")
     assert "cowherd: the image is not the one of cowherd.root_hash. Not booting." in console
     assert "System halted" in console
+
+
+def _hardware(boot: str, *disks: str) -> Hardware:
+    """One processor: two that are emulated wait for each other."""
+    return Hardware(memory=1024, processors=1, disks=disks, boot=boot)
 
 
 def _flip_a_byte(image: Path, copy: Path) -> None:

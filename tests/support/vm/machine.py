@@ -19,7 +19,7 @@ from .image import Image
 from .process import MachineError, run
 from .qemu import Hardware
 
-BOOTED_WITHIN = {"kvm": 60.0, "tcg": 400.0}
+BOOTED_WITHIN = {"kvm": 60.0, "tcg": 900.0}
 RESUMED_WITHIN = 60.0
 SETTLED_WITHIN = 300.0
 _FAILED: set[str] = set()
