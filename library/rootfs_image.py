@@ -186,7 +186,8 @@ options:
   source_date_epoch:
     description:
       - The time of the build that is written into the image, in seconds since 1970.
-      - Without it, the newest modification time in the tree.
+      - Without it, the newest modification time in the tree, rounded up.
+      - In erofs, later modification times become this one.
     type: int
   verity:
     description:

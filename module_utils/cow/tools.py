@@ -27,7 +27,6 @@ _OTHERS = {
     "debugfs": "e2fsprogs",
     "dumpe2fs": "e2fsprogs",
     "e2fsck": "e2fsprogs",
-    "mklost+found": "e2fsprogs",
     "resize2fs": "e2fsprogs",
     "openssl": "openssl",
     "tar": "tar",

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
+import stat
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible.module_utils.cow import manifest
+from ansible.module_utils.cow.image.purge import Purge
 from ansible.module_utils.cow.manifest import Manifest
 from ansible.module_utils.cow.tree import Entry, Tree
 
-from tests.support import needs, trees, waiting
-from tests.support.ansible import Result, run_module
+from tests.support import images, loops, needs, trees, waiting
+from tests.support.ansible import FourRuns, Result, four_runs, run_module
+from tests.support.incusd import Incusd
 
 MODULE = "rootfs_image"
 FORMATS = ("ext4", "squashfs", "erofs")
@@ -104,7 +108,7 @@ def check_file_system(image: Path, kind: str) -> None:
     assert finished.returncode == 0, finished.stdout + finished.stderr
 
 
-def as_kept(found: Manifest, *, flags: bool, fractions: bool, acls: bool) -> Manifest:
+def as_kept(found: Manifest, *, flags: bool, fractions: bool, acls: bool, symlinks: bool = True) -> Manifest:
     """A tree as a format that keeps less holds it."""
 
     def entry(each: Entry) -> Entry:
@@ -114,12 +118,14 @@ def as_kept(found: Manifest, *, flags: bool, fractions: bool, acls: bool) -> Man
             xattrs=tuple(pair for pair in each.xattrs if acls or not pair[0].startswith(b"system.")),
         )
 
-    kept = tuple(entry(each) for each in found.tree.entries if not each.path.startswith(b"lost+found"))
-    return Manifest(Tree(found.tree.root, kept, 0), found.contents)
+    kept = [entry(each) for each in found.tree.entries if not each.path.startswith(b"lost+found")]
+    if not symlinks:
+        kept = [each._replace(links=1) if stat.S_ISLNK(each.mode) else each for each in kept]
+    return Manifest(Tree(found.tree.root, tuple(kept), 0), found.contents)
 
 
 KEPT = {
-    "mke2fs": {"flags": False, "fractions": False, "acls": True},
+    "mke2fs": {"flags": False, "fractions": False, "acls": True, "symlinks": False},
     "loop": {"flags": True, "fractions": True, "acls": True},
     "shrink": {"flags": True, "fractions": True, "acls": True},
     "mksquashfs": {"flags": False, "fractions": False, "acls": False},
@@ -155,7 +161,10 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Manifest]:
 )
 def test_an_image_has_all_that_the_tree_has(hostile: Manifest, tmp_path: Path, kind: str, method: str) -> None:
     image = tmp_path / "image"
-    result = built(image, src=str(hostile.tree.root), format=kind, method=method, purge=[])
-    same_as_source(image, kind, hostile, result, tmp_path / "mounted")
+    # mkfs.erofs 1.5 cannot store them; that they are left out goes through an overlay.
+    left_out = Purge(("odd/" + "?" * 255,)) if kind == "erofs" else Purge(())
+    wanted = left_out.applied_to_manifest(hostile)
+    result = built(image, src=str(hostile.tree.root), format=kind, method=method, purge=list(left_out.patterns))
+    same_as_source(image, kind, wanted, result, tmp_path / "mounted")
     assert result["image"]["tries"] == 1
     assert manifest.differences(hostile, manifest.of(hostile.tree.root)) == []

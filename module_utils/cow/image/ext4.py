@@ -78,8 +78,10 @@ class Ext4:
         return {"e2fsprogs": ".".join(map(str, version()))}
 
     def lost(self, tree: Tree, options: Options) -> list[str]:
-        """Flags, by mke2fs."""
-        return losses.flags(tree) if choose(tree, options, version()).name == "mke2fs" else []
+        """Flags and hard links of symlinks, by mke2fs."""
+        if choose(tree, options, version()).name != "mke2fs":
+            return []
+        return [*losses.flags(tree), *losses.linked_symlinks(tree)]
 
     def foresee(self, tree: Tree, options: Options) -> int:
         """Compute the size, and return what of it is not holes."""
@@ -107,7 +109,8 @@ class Ext4:
             tries, layout = 2, refused.grown(layout)
             smallest = refused.grown(smallest)
             job.target.unlink(missing_ok=True)
-            fill(job, layout)
+            with _in_words(layout):
+                fill(job, layout)
         return Built(method.name, method.why, minimum_bytes=smallest.bytes, tries=tries)
 
 
@@ -148,6 +151,17 @@ def choose(tree: Tree, options: Options, found: tuple[int, ...]) -> Method:
         shown = folder.decode("utf-8", "backslashreplace")
         return Method("loop", f"mke2fs takes minutes for a folder of {entries} entries ({shown})")
     return Method("mke2fs", "mke2fs makes the smallest image, and the same bytes each time")
+
+
+@contextlib.contextmanager
+def _in_words(layout: Layout) -> Iterator[None]:
+    try:
+        yield
+    except _TooSmall as refused:
+        raise CowError(
+            f"The size that was computed, {layout.bytes} bytes, is too small: {refused}. Give a fixed `size`, and please "
+            f"report this as a fault."
+        ) from refused
 
 
 @dataclass(frozen=True)
@@ -260,8 +274,9 @@ def _by_loop(job: Job, layout: Layout) -> None:
                 raise _TooSmall("blocks", str(error)) from error
             raise
         if not (point / "lost+found").exists():
-            with contextlib.chdir(point):
-                process.run([tools.require("mklost+found")])
+            (point / "lost+found").mkdir(mode=0o700)
+            root = job.tree.entries[0]
+            os.utime(point, ns=(root.mtime_ns, root.mtime_ns))
 
 
 def _by_shrinking(job: Job, layout: Layout) -> None:

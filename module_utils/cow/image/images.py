@@ -473,5 +473,5 @@ class _Build:
 
 
 def _newest(visible: Visible) -> int:
-    newest = max(entry.mtime_ns for entry in visible.tree.entries) // 10**9
+    newest = -(-max(entry.mtime_ns for entry in visible.tree.entries) // 10**9)
     return min(max(newest, 0), 2**32 - 1)

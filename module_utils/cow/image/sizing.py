@@ -40,6 +40,9 @@ _UNFORESEEN = 2000
 For a Debian tree of 367 MB without it, two blocks were missing.
 """
 
+_UNFORESEEN_BY_KERNEL = 512
+"""Blocks that it promises to files before it knows how few they take."""
+
 _SHORT_TARGET = 59
 """Bytes of a symlink's target that fit into the inode."""
 _FOLDER_BLOCK = BLOCK - 12
@@ -129,7 +132,10 @@ def fixed(size: int, need: Need, journal: int | None = None) -> Layout:
 
 
 def need_of(tree: Tree) -> Need:
-    """Add up what a tree takes. Reads the contents of its files, to find out which blocks of them are all zeros."""
+    """Add up what a tree takes. Reads the contents of its files, to find out which blocks of them are all zeros.
+
+    mke2fs makes as many symlinks of one as it has hard links.
+    """
     blocks, inodes = 0, _RESERVED_INODES + 1
     names: dict[bytes, list[bytes]] = {}
     leaders = tree.leaders()
@@ -137,7 +143,8 @@ def need_of(tree: Tree) -> Need:
         for entry in tree.entries:
             if entry.path != b".":
                 names.setdefault(entry.parent, []).append(entry.name)
-            if leaders.get(entry.path, entry.path) != entry.path or entry.path in (b".", LOST_AND_FOUND):
+            again = leaders.get(entry.path, entry.path) != entry.path and not stat.S_ISLNK(entry.mode)
+            if again or entry.path in (b".", LOST_AND_FOUND):
                 continue
             inodes += 1
             blocks += _xattr_blocks(entry) + _content_blocks(entry, descent)
@@ -156,7 +163,8 @@ def for_the_kernel(tree: Tree, need: Need) -> Need:
     for entry in tree.entries:
         widest[entry.parent] = widest.get(entry.parent, 0) + len(entry.name) + 12
     halves = sum(2 + -(-size // BLOCK) for size in widest.values() if size > BLOCK)
-    return need.with_room(halves + min(need.blocks // 50 + 1, 4096) + need.blocks // 200 + 32, 0)
+    kept_back = min(need.blocks // 50 + 1, 4096)
+    return need.with_room(halves + kept_back + need.blocks // 50 + _UNFORESEEN_BY_KERNEL, 0)
 
 
 def slowest_folder(tree: Tree) -> tuple[bytes, int, int]:
