@@ -107,5 +107,6 @@ COMMANDS = (
     playbook("migrate", "Move containers to another pool, with a way back. Shows a plan, and asks.", asks=True),
     playbook("rollback", "Put moved containers back where they were. Shows a plan, and asks.", asks=True),
     playbook("migrate_cleanup", "Remove the kept sources of moves for good. Shows a plan, and asks twice.", asks=True),
+    playbook("images", "Build images of root file systems, where what they are made of has changed."),
     Command("test", "Run all that tells whether Cowherd works.", environment.TEST, _test_options, _run_tests),
 )
