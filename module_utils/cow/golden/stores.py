@@ -28,13 +28,17 @@ class Choice:
 def opened(options: Mapping[str, Any]) -> Store:
     """Open the store that `store`, `backend` and `expect` of a module or the command line name. Writes nothing."""
     choice = choose(options["store"], options.get("backend") or "auto")
-    expected = options.get("expect")
+    require(choice, options.get("expect"))
+    return Store(_backend(choice, options), choice.why)
+
+
+def require(choice: Choice, expected: str | None) -> None:
+    """Refuse a backend other than the one that is expected, where one is."""
     if expected and expected != choice.backend:
         raise CowError(
             f"The backend {expected} was expected, and it would be {choice.backend}: {choice.why}. "
             f"Name a store that {expected} works on, or leave out expect."
         )
-    return Store(_backend(choice, options), choice.why)
 
 
 def choose(store: str, backend: str) -> Choice:
