@@ -1,7 +1,7 @@
 """Runs of a module that are cut off at one of the places where it changes something.
 
-The places are the lowest there are: each request that is not a reading one, each writing of a journal, each command that
-changes a subvolume, each update of a tree. Nothing in the project knows of them.
+The places are the lowest there are: each request that is not a reading one, each writing of a journal, each command
+that changes a subvolume, each update of a tree. Nothing in the project knows of them.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Ended:
 
 
 def run(module: str, options: Mapping[str, Any], cut: Cut | None = None) -> Ended:
-    """Run a module; without a cut to its end. A cut with `kill` 0 kills the run itself, else the process of that number."""
+    """Run a module; without a cut to its end. A cut kills the run itself, or the process whose number it has."""
     finished = subprocess.run(
         [sys.executable, "-P", "-c", _RUN, module, cut.argument if cut else "-1:never:0"],
         input=json.dumps(dict(options)),

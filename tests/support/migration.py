@@ -69,8 +69,14 @@ def _ctimes(tree: Tree) -> list[tuple[bytes, int, int]]:
 
 def record(daemon: Incusd, name: str) -> dict[str, Any]:
     """An instance with its snapshots, as the server has it."""
-    found: dict[str, Any] = daemon.api("GET", f"/1.0/instances/{name}?recursion=1")
+    found: dict[str, Any] = daemon.api("GET", f"/1.0/instances/{name}")
+    found["snapshots"] = daemon.api("GET", f"/1.0/instances/{name}/snapshots?recursion=1") or []
     return found
+
+
+def pid(daemon: Incusd, name: str) -> int:
+    """The process id of its init."""
+    return int(daemon.api("GET", f"/1.0/instances/{name}/state")["pid"])
 
 
 def names(daemon: Incusd) -> list[str]:
@@ -83,7 +89,8 @@ def identity(found: Mapping[str, Any]) -> dict[str, Any]:
     config = {key: value for key, value in found["config"].items() if key not in OF_A_RUN}
     devices = {name: options for name, options in found["devices"].items() if options.get("path") != "/"}
     snapshots = [
-        (one["name"], one["created_at"], one["expires_at"], one["config"], one["profiles"]) for one in found["snapshots"] or []
+        (one["name"], one["created_at"], one["expires_at"], one["config"], one["profiles"])
+        for one in found["snapshots"]
     ]
     kept = ("profiles", "description", "architecture", "ephemeral", "status")
     return {"config": config, "devices": devices, "snapshots": snapshots, **{key: found[key] for key in kept}}
@@ -99,5 +106,3 @@ def let_go(daemon: Incusd) -> None:
     for pool in (daemon.dir / "storage-pools").glob("*"):
         for folder in ("containers", "containers-snapshots"):
             subprocess.run(["chattr", "-R", "-f", "-i", "-a", pool / folder], capture_output=True, check=False)
-
-
