@@ -22,11 +22,13 @@ OF_A_RUN = ("volatile.last_state.power", "volatile.last_state.ready", "volatile.
 _seeds = itertools.count(1)
 
 
-def prepare(daemon: Incusd, image: tuple[Path, Path], *, target: str = "btrfs", source: str = "dir") -> None:
+def prepare(
+    daemon: Incusd, image: tuple[Path, Path], *, target: str = "btrfs", source: str = "dir", size: str = "768MiB"
+) -> None:
     """Give a daemon the image bb, the pools slow and fast, and a bridge."""
     daemon.run("image", "import", *image, "--alias", "bb")
     for name, driver in (("slow", source), ("fast", target)):
-        daemon.run("storage", "create", name, driver, *(["size=768MiB"] if driver == "btrfs" else []))
+        daemon.run("storage", "create", name, driver, *([f"size={size}"] if driver == "btrfs" else []))
     daemon.make_bridge()
 
 

@@ -71,9 +71,9 @@ class Move:
 
     uuid: of the instance; serial: which move of it. original: the body that a PUT takes to have the source as it was.
     copy_uuid: of the copy until it takes over that of the source, and after it gave it back. kept_uuid: of the source
-    while it is aside.
-    nics: those of the source on bridges of the server, as they are in effect. was_running, addresses, last_used: of the source when it was stopped. fingerprints: of its trees
-    then. asides: what this move and earlier ones have put aside.
+    while it is aside. nics: those of the source on bridges of the server, as they are in effect. was_running,
+    addresses, last_used: of the source when it was stopped. fingerprints: of its trees then. asides: what this move and
+    earlier ones have put aside.
     """
 
     project: str
