@@ -29,12 +29,11 @@ def measure() -> str:
     rows.append("|---:|---:|---:|---:|---:|---:|---:|---:|")
     with incusd.running() as daemon, tempfile.TemporaryDirectory() as folder:
         migration.prepare(daemon, images.busybox_image(Path(folder)), size="6GiB")
-        for size in SIZES:
-            for dirty in DIRTY:
-                rows.append(_row(size, dirty, _ours(daemon, size, dirty), _theirs(daemon, size)))
+        cases = [(size, dirty) for size in SIZES for dirty in DIRTY]
+        rows += [_row(size, dirty, _ours(daemon, size, dirty), _theirs(daemon, size)) for size, dirty in cases]
     text = (
-        "A busybox container with files of 64 KiB, running; `incus move` is stop, move and start, as it does not move one "
-        "that runs. The time that the container takes to stop is in both."
+        "A busybox container with files of 64 KiB, running; `incus move` is stop, move and start, as it does not move "
+        "one that runs. The time that the container takes to stop is in both."
     )
     return f"{text}\n\n" + "\n".join(rows)
 
