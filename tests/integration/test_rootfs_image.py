@@ -193,12 +193,12 @@ def test_a_copy_of_the_tree_gives_the_same_bytes(source: Path, tmp_path: Path, k
     copy = tmp_path / "elsewhere" / "copy"
     copy.parent.mkdir()
     # In another order, so that the folders of the copy list their names otherwise.
-    subprocess.run(
-        f"mkdir {copy} && cd {source} && find . -print0 | sort -rz | tar -c --no-recursion --null -T - | "
-        f"tar -x -C {copy} --delay-directory-restore -p",
-        shell=True,
-        check=True,
-    )
+    copy.mkdir()
+    names = sorted((path.relative_to(source) for path in source.rglob("*")), reverse=True)
+    listed = b"\0".join(os.fsencode(f"./{name}") for name in [*names, ""])
+    pack = ["tar", "-C", source, "-c", "--no-recursion", "--null", "-T", "-"]
+    packed = subprocess.run(pack, input=listed, stdout=subprocess.PIPE, check=True).stdout
+    subprocess.run(["tar", "-C", copy, "-x", "-p", "--delay-directory-restore"], input=packed, check=True)
     for path, name in ((source, "one"), (copy, "two")):
         built(tmp_path / name, src=str(path), format=kind)
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
