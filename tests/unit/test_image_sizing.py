@@ -76,7 +76,7 @@ def fits(root: Path, layout: sizing.Layout, work: Path) -> bool:
     sized = ["-N", str(layout.inodes), "-O", features, "-E", "lazy_itable_init=0,nodiscard", "-d", str(root)]
     environment = {"MKE2FS_CONFIG": str(work / "conf")}
     made = process.run([*fixed, *sized, str(image), str(layout.blocks)], environment=environment, accept=range(256))
-    return made.status == 0
+    return made.status == 0 and "too small for a journal" not in made.stdout + made.stderr
 
 
 @settings(deadline=None, max_examples=10)
