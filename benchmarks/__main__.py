@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from . import golden, launch, site, treecopy
+from . import golden, images, launch, migrate, site, treecopy
 
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 BENCHMARKS: dict[str, Callable[[], str]] = {
@@ -17,6 +17,8 @@ BENCHMARKS: dict[str, Callable[[], str]] = {
     "site": site.measure,
     "golden": golden.measure,
     "treecopy": treecopy.measure,
+    "migrate": migrate.measure,
+    "images": images.measure,
 }
 """By name: what measures and returns the text of its section."""
 

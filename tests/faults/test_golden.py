@@ -207,6 +207,8 @@ def test_no_space(store: Store) -> None:
         assert "are to stay free" in refusal["msg"]
         assert store.current() == 1
         assert trees_of(store, LIVE) == live
+        store.run("destroy", "p", LIVE[4])
+        assert trees_of(store, LIVE[:4]) == {name: live[name] for name in LIVE[:4]}
     recovered(store)
     assert store.run("promote", "p", "--source", source)["current"] == 2
     assert content(store.clone("new")) == content(source)
