@@ -327,8 +327,8 @@ class Datasets:
         return Path(session.path)
 
     def default_path(self, project: str, session: str) -> str:
-        """Where a session is seen that names no path."""
-        return str(SESSIONS / project / session)
+        """Where a session is seen that names no path; other stores may have sessions of the same name."""
+        return str(SESSIONS / self.location.replace("/", "_") / project / session)
 
     def mount(self, project: str, session: Session) -> None:
         """Mount the clone."""
