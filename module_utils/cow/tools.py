@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from . import apt, process
+from .errors import NotYetKnown
 
 _QEMU_PACKAGES = {"x86_64": "qemu-system-x86", "i686": "qemu-system-x86", "aarch64": "qemu-system-arm"}
 _PACKAGES = {
@@ -21,6 +22,14 @@ _PACKAGES = {
     "veritysetup": "cryptsetup-bin",
     "mmdebstrap": "mmdebstrap",
     "rsync": "rsync",
+}
+_OTHERS = {
+    "debugfs": "e2fsprogs",
+    "dumpe2fs": "e2fsprogs",
+    "e2fsck": "e2fsprogs",
+    "resize2fs": "e2fsprogs",
+    "openssl": "openssl",
+    "tar": "tar",
 }
 PACKAGES = frozenset({*_PACKAGES.values(), *_QEMU_PACKAGES.values(), "qemu-system-misc"})
 """The packages that bring them."""
@@ -51,6 +60,15 @@ def observe(packages: Mapping[str, str], machine: str, run: process.Runner = pro
 def find(program: str) -> str | None:
     """Return the path of a program, also one that only root's PATH has."""
     return shutil.which(program, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
+
+
+def require(program: str) -> str:
+    """Return the path of a program, or raise NotYetKnown with the package that brings it: it may be about to come."""
+    path = find(program)
+    if path is None:
+        package = {**_PACKAGES, **_OTHERS}[program]
+        raise NotYetKnown(f"{program} is not installed on this host. It is in the package {package}: install that.")
+    return path
 
 
 def _tool(program: str, version: str | None, run: process.Runner) -> Tool:

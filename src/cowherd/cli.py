@@ -102,9 +102,11 @@ def _run_tests(options: argparse.Namespace) -> int:
 
 COMMANDS = (
     playbook("site", "Make every launch on the hosts a copy-on-write clone. Run again, nothing changes."),
+    playbook("golden", "Keep golden file trees on the hosts, and clone them for sessions."),
     playbook("verify", "Launch a throw-away container on each host and compare its phases with the targets."),
     playbook("migrate", "Move containers to another pool, with a way back. Shows a plan, and asks.", asks=True),
     playbook("rollback", "Put moved containers back where they were. Shows a plan, and asks.", asks=True),
     playbook("migrate_cleanup", "Remove the kept sources of moves for good. Shows a plan, and asks twice.", asks=True),
+    playbook("images", "Build images of root file systems, where what they are made of has changed."),
     Command("test", "Run all that tells whether Cowherd works.", environment.TEST, _test_options, _run_tests),
 )

@@ -29,7 +29,7 @@ _LINTERS = (
     ("mypy",),
     ("yamllint", "--strict", "."),
     ("ansible-lint",),
-    ("shellcheck", "cowherd", ".ci/run"),
+    ("shellcheck", "cowherd", ".ci/run", "roles/image_boot/files/hook", "roles/image_boot/files/mountroot"),
     ("antsibull-changelog", "lint"),
 )
 

@@ -51,6 +51,20 @@ case "$1" in
 esac
 """
 
+_BOOTABLE = (
+    "busybox",
+    "cryptsetup-bin",
+    "dbus",
+    "initramfs-tools",
+    "iproute2",
+    "kmod",
+    "linux-image-cloud-amd64",
+    "openssh-server",
+    "systemd-sysv",
+    "udev",
+    "zstd",
+)
+
 _FOLDERS = ("bin", "dev", "etc", "proc", "root", "run", "sbin", "sys", "tmp", "var")
 
 
@@ -112,6 +126,11 @@ def debian_rootfs(
         _run("mmdebstrap", "--quiet", f"--variant={variant}", *include, *options, suite, target, mirror)
 
     return cached(f"debian-{suite}", ".tar", {**inputs, "architecture": ARCHITECTURE}, build)
+
+
+def bootable_debian() -> Path:
+    """Return a tar of a small Debian with a kernel, an SSH server, and what its RAM disk needs for dm-verity."""
+    return debian_rootfs("trixie", _BOOTABLE, variant="minbase")
 
 
 def cached(name: str, suffix: str, inputs: object, build: Callable[[Path], None]) -> Path:

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +19,11 @@ from .image import Image
 from .process import MachineError, run
 from .qemu import Hardware
 
-BOOTED_WITHIN = {"kvm": 60.0, "tcg": 400.0}
+BOOTED_WITHIN = {"kvm": 60.0, "tcg": 900.0}
 RESUMED_WITHIN = 60.0
 SETTLED_WITHIN = 300.0
+_FAILED: set[str] = set()
+"""Accelerators that did not boot a machine, so that this process waits for each of them only once."""
 SSH_OPTIONS = "-o BatchMode=yes -o IdentitiesOnly=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null"
 
 
@@ -53,19 +55,24 @@ class Machine:
         except subprocess.TimeoutExpired as error:
             raise MachineError(f"`{command}` did not end within {timeout:g} s in the machine.") from error
 
-    def wait(self, within: float) -> None:
-        """Return when it answers."""
+    def answers(self) -> bool:
+        """Whether a command can be run in it."""
+        try:
+            self._ssh("true", timeout=20)
+        except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
+            return False
+        return True
+
+    def wait(self, within: float, until: Callable[[Machine], bool] = answers) -> None:
+        """Return when it answers, or what else is waited for."""
         deadline = time.monotonic() + within
         while time.monotonic() < deadline:
             if qemu.process_id(self.folder) is None:
                 raise MachineError(f"QEMU ended: {qemu.log_text(self.folder)}")
-            try:
-                self._ssh("true", timeout=20)
-            except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
-                time.sleep(0.3)
-            else:
+            if until(self):
                 return
-        raise MachineError(f"the machine did not answer within {within:g} s: {qemu.log_text(self.folder)}")
+            time.sleep(0.3)
+        raise MachineError(f"the machine did not come up within {within:g} s: {qemu.log_text(self.folder)}")
 
     def _ssh(self, command: str, timeout: float, stdin: str = "") -> str:
         argv = [
@@ -89,6 +96,19 @@ def running(folder: Path, image: Image, hardware: Hardware) -> Iterator[Machine]
         yield up(folder, image, hardware)
     finally:
         down(folder)
+
+
+@contextmanager
+def booted(
+    folder: Path, image: Image, hardware: Hardware, until: Callable[[Machine], bool] = Machine.answers
+) -> Iterator[Machine]:
+    """A machine that is booted, not resumed, for the length of the block; its folder is for the caller to look at."""
+    down(folder)
+    qemu.claim(folder)
+    try:
+        yield _boot(folder, image, hardware, until)
+    finally:
+        qemu.stop(folder)
 
 
 def up(folder: Path, image: Image, hardware: Hardware) -> Machine:
@@ -151,22 +171,29 @@ def _save(draft: Path, image: Image, hardware: Hardware) -> None:
     os.sync()
 
 
-def _boot(folder: Path, image: Image, hardware: Hardware) -> Machine:
+def _boot(
+    folder: Path, image: Image, hardware: Hardware, until: Callable[[Machine], bool] = Machine.answers
+) -> Machine:
     """Boot with the first accelerator that works, and note which in the file `accelerator`."""
     *attempts, last = qemu.usable_accelerators()
     for accelerator in attempts:
+        if accelerator in _FAILED:
+            continue
         try:
-            return _boot_with(accelerator, folder, image, hardware)
+            return _boot_with(accelerator, folder, image, hardware, until)
         except MachineError:
+            _FAILED.add(accelerator)
             qemu.stop(folder)
-    return _boot_with(last, folder, image, hardware)
+    return _boot_with(last, folder, image, hardware, until)
 
 
-def _boot_with(accelerator: str, folder: Path, image: Image, hardware: Hardware) -> Machine:
+def _boot_with(
+    accelerator: str, folder: Path, image: Image, hardware: Hardware, until: Callable[[Machine], bool]
+) -> Machine:
     qemu.create_disks(folder, image, hardware)
     qemu.launch(folder, qemu.command_line(image, hardware, accelerator))
     machine = Machine(folder, image, qemu.ssh_port(folder))
-    machine.wait(BOOTED_WITHIN[accelerator])
+    machine.wait(BOOTED_WITHIN[accelerator], until)
     (folder / "accelerator").write_text(accelerator)
     return machine
 

@@ -31,16 +31,19 @@ ACCELERATORS = {"kvm": "kvm", "tcg": "tcg,thread=multi"}
 class Hardware:
     """What the machine has.
 
-    memory: MiB. disks: sizes, as qemu-img takes them, of empty disks beside the root disk: /dev/vdb, /dev/vdc, ...
+    memory: MiB. boot: what the kernel is told.
+    disks: those beside the root disk, from /dev/vdb on: sizes, as qemu-img takes them, of empty ones, or absolute paths
+    of raw files, which are not written to.
     """
 
     memory: int = 2048
     processors: int = 2
     disks: tuple[str, ...] = ()
+    boot: str = "root=/dev/vda rw"
 
     @property
     def disk_files(self) -> list[str]:
-        """The overlay of the root disk, then the empty disks."""
+        """The overlay of the root disk, then the other disks."""
         return ["root.qcow2", *(f"disk{number}.qcow2" for number in range(1, len(self.disks) + 1))]
 
 
@@ -66,7 +69,7 @@ def command_line(image: Image, hardware: Hardware, accelerator: str) -> list[str
         *(PROGRAM, "-accel", ACCELERATORS[accelerator], "-cpu", "max"),
         *("-smp", str(hardware.processors), "-m", str(hardware.memory)),
         *("-nodefaults", "-no-user-config", "-display", "none"),
-        *("-kernel", str(image.kernel), "-initrd", str(image.initrd), "-append", "console=ttyS0 root=/dev/vda rw"),
+        *("-kernel", str(image.kernel), "-initrd", str(image.initrd), "-append", f"console=ttyS0 {hardware.boot}"),
         *drives,
         # Port 0: the kernel chooses a free one; `ssh_port` asks which.
         *("-netdev", "user,id=net,hostfwd=tcp:127.0.0.1:0-:22", "-device", "virtio-net-pci,netdev=net,romfile="),
@@ -76,11 +79,11 @@ def command_line(image: Image, hardware: Hardware, accelerator: str) -> list[str
 
 
 def create_disks(folder: Path, image: Image, hardware: Hardware) -> None:
-    """A new overlay of the image and new empty disks."""
+    """A new overlay of the image, and new disks: empty ones, or overlays of the files that are given."""
     root, *others = (folder / file for file in hardware.disk_files)
     _qemu_img("-b", str(image.disk), "-F", "raw", str(root))
-    for path, size in zip(others, hardware.disks, strict=True):
-        _qemu_img(str(path), size)
+    for path, disk in zip(others, hardware.disks, strict=True):
+        _qemu_img(*(("-b", disk, "-F", "raw", str(path)) if disk.startswith("/") else (str(path), disk)))
 
 
 def claim(folder: Path) -> None:

@@ -1,0 +1,348 @@
+"""Images with ext4: computed to the block and written by mke2fs, or copied into a mounted one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from .. import process, tools, treecopy
+from ..errors import CowError
+from ..process import CommandFailed
+from ..size import Size
+from ..tree import Entry, Tree
+from . import losses, sizing, workshop
+from .job import Built, Job, Options
+from .sizing import BLOCK, Layout, Need
+
+FEATURES = (
+    "none",
+    "extent",
+    "huge_file",
+    "flex_bg",
+    "metadata_csum",
+    "64bit",
+    "dir_nlink",
+    "extra_isize",
+    "sparse_super",
+    "large_file",
+    "filetype",
+    "dir_index",
+    "ext_attr",
+)
+"""Those that Debian's mke2fs.conf gives ext4, but for room to grow (resize_inode); the host's own file is not read."""
+_LEAST_JOURNAL = 1024
+_BYTES_PER_FREE_INODE = 16384
+_LARGE_FILE = 2 << 30
+_MANY_LOOKS = 4_000_000
+"""Looks at blocks of folders from which on mke2fs takes about a minute for one folder."""
+_GROWTH = 64
+"""A computed size that was too small grows by this part of it."""
+_LONGEST_LABEL = 16
+_NO_BLOCK = re.compile(r"could not allocate block|no free space|not enough space|no space left", re.IGNORECASE)
+_NO_INODE = re.compile(r"[Cc]ould not allocate inode|inode.*not.*(free|alloc)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to fill the file system, and why this one."""
+
+    name: str
+    why: str
+
+
+class Ext4:
+    """What mke2fs makes."""
+
+    def check(self, options: Options) -> None:
+        """Refuse sizes and numbers that are none."""
+        _room(options.size)
+        _journal(options.journal)
+        _spare_inodes(options.inodes)
+        if not 0 <= options.reserved_percent <= 50:
+            raise CowError(f"reserved_percent is {options.reserved_percent}. It can be from 0 to 50.")
+        if len(options.label.encode()) > _LONGEST_LABEL:
+            raise CowError(f"The label {options.label!r} is longer than {_LONGEST_LABEL} bytes.")
+        if options.compressor or options.level is not None:
+            raise CowError("ext4 does not compress. Leave `compressor` and `level` out, or choose another format.")
+        if options.method == "shrink" and options.size != "minimum":
+            raise CowError("Method shrink makes the smallest image that it can. Leave `size` out, or choose loop.")
+
+    def tools(self, options: Options) -> Mapping[str, str]:
+        """Return the version of e2fsprogs."""
+        for program in ("mke2fs", "debugfs", *(("resize2fs",) if options.method == "shrink" else ())):
+            tools.require(program)
+        return {"e2fsprogs": ".".join(map(str, version()))}
+
+    def lost(self, tree: Tree, options: Options) -> list[str]:
+        """Flags and hard links of symlinks, by mke2fs."""
+        if choose(tree, options, version()).name != "mke2fs":
+            return []
+        return [*losses.flags(tree), *losses.linked_symlinks(tree)]
+
+    def foresee(self, tree: Tree, options: Options) -> int:
+        """Compute the size, and return what of it is not holes."""
+        method = choose(tree, options, version()).name
+        need = _need(tree, method)
+        _layout(need, options)
+        return need.blocks * BLOCK
+
+    def build(self, job: Job) -> Built:
+        """Compute, and fill; once more, a little larger, when that was too small after all."""
+        method = choose(job.tree, job.options, version())
+        need = _need(job.tree, method.name)
+        layout = _layout(need, job.options)
+        smallest = _smallest(need, job.options)
+        fill = {"mke2fs": _by_mke2fs, "loop": _by_loop, "shrink": _by_shrinking}[method.name]
+        tries = 1
+        try:
+            fill(job, layout)
+        except _TooSmall as refused:
+            if _room(job.options.size).fixed:
+                raise CowError(
+                    f"An image of {Size(layout.bytes)} is too small for the content: {refused}. "
+                    f"Give it {Size(layout.bytes // 50).rounded()} more."
+                ) from refused
+            tries, layout = 2, refused.grown(layout)
+            smallest = refused.grown(smallest)
+            job.target.unlink(missing_ok=True)
+            with _in_words(layout):
+                fill(job, layout)
+        return Built(method.name, method.why, minimum_bytes=smallest.bytes, tries=tries)
+
+
+def version() -> tuple[int, ...]:
+    """Return that of the installed e2fsprogs."""
+    return parse_version(process.run([tools.require("mke2fs"), "-V"]).stderr)
+
+
+def parse_version(said: str) -> tuple[int, ...]:
+    """Read `mke2fs 1.47.0 (5-Feb-2023)`."""
+    matched = re.search(r"mke2fs (\d+(?:\.\d+)*)", said)
+    if matched is None:
+        raise CowError(f"mke2fs does not say its version: {said.strip()!r}.")
+    return tuple(map(int, matched[1].split(".")))
+
+
+def fails_with_large_files(found: tuple[int, ...]) -> bool:
+    """Say whether mke2fs -d of this version fails with files of 2 GiB and more: 1.47.1 to 1.47.3 do."""
+    return (1, 47, 1) <= found <= (1, 47, 3)
+
+
+def choose(tree: Tree, options: Options, found: tuple[int, ...]) -> Method:
+    """Decide how to fill the file system."""
+    largest = sizing.largest_file(tree)
+    cannot = fails_with_large_files(found) and largest >= _LARGE_FILE
+    words = ".".join(map(str, found))
+    if options.method == "mke2fs" and cannot:
+        raise CowError(
+            f"mke2fs {words} fails with files of 2 GiB and more, and the largest here has {Size(largest).rounded()}. "
+            f"Choose method loop, or install e2fsprogs 1.47.4 or newer."
+        )
+    if options.method != "auto":
+        return Method(options.method, "as asked for")
+    if cannot:
+        return Method("loop", f"mke2fs {words} fails with files of 2 GiB and more")
+    folder, entries, looks = sizing.slowest_folder(tree)
+    if looks > _MANY_LOOKS:
+        shown = folder.decode("utf-8", "backslashreplace")
+        return Method("loop", f"mke2fs takes minutes for a folder of {entries} entries ({shown})")
+    return Method("mke2fs", "mke2fs makes the smallest image, and the same bytes each time")
+
+
+@contextlib.contextmanager
+def _in_words(layout: Layout) -> Iterator[None]:
+    try:
+        yield
+    except _TooSmall as refused:
+        raise CowError(
+            f"The size that was computed, {layout.bytes} bytes, is too small: {refused}. Give a fixed `size`, and please "
+            f"report this as a fault."
+        ) from refused
+
+
+@dataclass(frozen=True)
+class _Room:
+    """What a size asks for: all of it, or what is to be free, as a part of the minimum or in bytes."""
+
+    fixed: int = 0
+    percent: str = ""
+    bytes: int = 0
+
+
+class _TooSmall(Exception):
+    def __init__(self, what: str, said: str) -> None:
+        super().__init__(said)
+        self.what = what
+
+    def grown(self, layout: Layout) -> Layout:
+        """Return the next size to try."""
+        if self.what == "inodes":
+            more = layout.inodes // _GROWTH + 16
+            return Layout(layout.blocks + more // 16 + 2, layout.inodes + more, layout.journal)
+        return Layout(layout.blocks + layout.blocks // _GROWTH + 16, layout.inodes, layout.journal)
+
+
+def _room(size: str) -> _Room:
+    if size == "minimum":
+        return _Room()
+    if not size.startswith("+"):
+        return _Room(fixed=Size.parse(size).bytes)
+    if size.endswith("%"):
+        if not re.fullmatch(r"\+\d{1,4}%", size):
+            raise CowError(f"{size!r} is not a size. Write minimum, +20%, +512MiB or 2GiB.")
+        return _Room(percent=size[1:-1])
+    return _Room(bytes=Size.parse(size[1:]).bytes)
+
+
+def _journal(journal: str) -> int | None:
+    """Return its blocks, None for those of its table."""
+    if journal in ("auto", "none"):
+        return None if journal == "auto" else 0
+    blocks = Size.parse(journal).bytes // BLOCK
+    if not _LEAST_JOURNAL <= blocks <= 10240000 or blocks % 256:
+        raise CowError(f"The journal is to have {journal}. It can have whole MiB from 4MiB on, or be `none` or `auto`.")
+    return blocks
+
+
+def _spare_inodes(inodes: str) -> int | None:
+    """Return how many more than needed, None for what goes with the room that is left free."""
+    if inodes in ("auto", "exact"):
+        return None if inodes == "auto" else 0
+    matched = re.fullmatch(r"\+(\d{1,9})", inodes)
+    if matched is None:
+        raise CowError(f"{inodes!r} is not a number of inodes. Write auto, exact or +1000.")
+    return int(matched[1])
+
+
+def _need(tree: Tree, method: str) -> Need:
+    need = sizing.need_of(tree)
+    return need if method == "mke2fs" else sizing.for_the_kernel(tree, need)
+
+
+def _smallest(need: Need, options: Options) -> Layout:
+    spare = _spare_inodes(options.inodes) or 0
+    return sizing.smallest(need.with_room(0, spare), _journal(options.journal))
+
+
+def _layout(need: Need, options: Options) -> Layout:
+    """Return the file system that is wanted. Raises CowError when it is too small."""
+    journal, room = _journal(options.journal), _room(options.size)
+    smallest = _smallest(need, options)
+    if room.fixed:
+        return _fixed(need, options, smallest, room.fixed)
+    free = room.bytes + (smallest.bytes * int(room.percent) // 100 if room.percent else 0)
+    if not free:
+        return smallest
+    spare = _spare_inodes(options.inodes)
+    more = free // _BYTES_PER_FREE_INODE if spare is None else spare
+    return sizing.smallest(need.with_room(-(-free // BLOCK), more), journal)
+
+
+def _fixed(need: Need, options: Options, smallest: Layout, size: int) -> Layout:
+    if size < smallest.bytes:
+        raise CowError(
+            f"An image of {options.size} is too small: its content needs {smallest.bytes} bytes "
+            f"({Size(smallest.bytes).rounded()}) with these options. Give at least that, or `size: minimum`."
+        )
+    spare = _spare_inodes(options.inodes)
+    if spare is None:
+        # What is left of the room after their own tables.
+        spare = (size - smallest.bytes) // (_BYTES_PER_FREE_INODE + sizing.INODE)
+    layout = sizing.fixed(size, need.with_room(0, spare), _journal(options.journal))
+    if layout.free >= need.blocks:
+        return layout
+    return Layout(layout.blocks, need.inodes + (_spare_inodes(options.inodes) or 0), smallest.journal)
+
+
+def _by_mke2fs(job: Job, layout: Layout) -> None:
+    _make(job, layout, job.root)
+    _amend(job, layout)
+
+
+def _by_loop(job: Job, layout: Layout) -> None:
+    _make(job, layout)
+    with workshop.mounted(job.target, job.work / "filled", "-o", "loop,noatime") as point:
+        (point / "lost+found").rmdir()
+        try:
+            treecopy.copy(job.root, point)
+        except CowError as error:
+            if "No space left" in str(error):
+                raise _TooSmall("blocks", str(error)) from error
+            raise
+        if not (point / "lost+found").exists():
+            (point / "lost+found").mkdir(mode=0o700)
+            root = job.tree.entries[0]
+            os.utime(point, ns=(root.mtime_ns, root.mtime_ns))
+
+
+def _by_shrinking(job: Job, layout: Layout) -> None:
+    large = Layout(layout.blocks * 2 + 4 * sizing.default_journal(layout.blocks), layout.inodes, layout.journal)
+    _by_loop(job, large)
+    workshop.tool(["e2fsck", "-f", "-y", job.target], accept=(0, 1))
+    workshop.tool(["resize2fs", "-M", job.target])
+    said = workshop.tool(["dumpe2fs", "-h", job.target]).stdout
+    matched = re.search(r"^Block count: +(\d+)$", said, re.MULTILINE)
+    if matched is None:
+        raise CowError("dumpe2fs does not say how many blocks the image has.")
+    with job.target.open("r+b") as file:
+        file.truncate(int(matched[1]) * BLOCK)
+
+
+def _make(job: Job, layout: Layout, content: Path | None = None) -> None:
+    options = job.options
+    with job.target.open("xb") as file:
+        file.truncate(layout.bytes)
+    features = (*FEATURES, *(("has_journal",) if layout.journal else ()))
+    argv: list[str | Path] = ["mke2fs", "-q", "-F", "-b", str(BLOCK), "-I", str(sizing.INODE), "-N", str(layout.inodes)]
+    argv += ["-m", str(options.reserved_percent), "-O", ",".join(features), "-U", str(job.identity)]
+    if layout.journal:
+        argv += ["-J", f"size={layout.journal * BLOCK >> 20}"]
+    if options.label:
+        argv += ["-L", options.label]
+    extended = f"hash_seed={job.identity},lazy_itable_init=0,lazy_journal_init=0,nodiscard,root_owner=0:0"
+    argv += ["-E", extended + (",packed_meta_blocks=1" if options.packed_meta_blocks else "")]
+    if content:
+        argv += ["-d", content]
+    configuration = job.work / "mke2fs.conf"
+    configuration.write_text("[defaults]\n\n[fs_types]\n")
+    environment = {"MKE2FS_CONFIG": str(configuration), "E2FSPROGS_FAKE_TIME": str(job.epoch)}
+    try:
+        workshop.tool([*argv, job.target, str(layout.blocks)], environment=environment)
+    except CommandFailed as error:
+        said = error.finished.stderr.strip()
+        if _NO_INODE.search(said):
+            raise _TooSmall("inodes", said) from error
+        if _NO_BLOCK.search(said):
+            raise _TooSmall("blocks", said) from error
+        raise
+
+
+def _amend(job: Job, layout: Layout) -> None:
+    """Do what mke2fs leaves out.
+
+    It takes times of access and change from the source, which are others each time, and the root's own attributes from
+    nowhere.
+    """
+    script = job.work / "amend"
+    with script.open("w") as file:
+        file.writelines(f"{line}\n" for line in _of_root(job.tree.entries[0], job.work))
+        for inode in (2, *range(11, layout.inodes + 1)):
+            file.writelines(f"sif <{inode}> {field} @{job.epoch}\n" for field in ("atime", "ctime", "crtime"))
+    environment = {"E2FSPROGS_FAKE_TIME": str(job.epoch)}
+    workshop.tool(["debugfs", "-w", "-f", script, job.target], environment=environment)
+
+
+def _of_root(root: Entry, work: Path) -> Iterator[str]:
+    """Commands of debugfs for the root's attributes."""
+    yield f"sif <2> mode 0{root.mode:o}"
+    yield f"sif <2> uid {root.uid}"
+    yield f"sif <2> gid {root.gid}"
+    yield f"sif <2> mtime @{root.mtime_ns // 10**9}"
+    for number, (name, value) in enumerate(root.xattrs):
+        content = work / f"attribute{number}"
+        content.write_bytes(value)
+        yield f"ea_set -f {content} <2> {os.fsdecode(name)}"

@@ -1,0 +1,96 @@
+"""What a builder is given and what it returns: the interface that each format implements."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from ..tree import Tree
+
+
+@dataclass(frozen=True)
+class Options:
+    """What an operator wishes of an image, as the module's options of the same names say."""
+
+    format: str
+    label: str
+    size: str
+    method: str
+    reserved_percent: int
+    journal: str
+    packed_meta_blocks: bool
+    inodes: str
+    preset: str
+    compressor: str
+    level: int | None
+
+    @classmethod
+    def of(cls, params: Mapping[str, Any]) -> Options:
+        """Take them from the parameters of the module."""
+        return cls(
+            format=params["format"] or "",
+            label=params["label"] or "",
+            size=params["size"],
+            method=params["method"],
+            reserved_percent=params["reserved_percent"],
+            journal=params["journal"],
+            packed_meta_blocks=params["packed_meta_blocks"],
+            inodes=params["inodes"],
+            preset=params["preset"],
+            compressor=params["compressor"] or "",
+            level=params["level"],
+        )
+
+
+@dataclass(frozen=True)
+class Job:
+    """root: the folder to make an image of.  tree: what is in it; its own root may be another place with the same.
+
+    target: the file to write, which is not there yet.  work: a folder for all else that has to be written.
+    identity: for the UUID and what else would be random.  epoch: the time of the build, in seconds since 1970.
+    """
+
+    root: Path
+    tree: Tree
+    target: Path
+    work: Path
+    options: Options
+    identity: uuid.UUID
+    epoch: int
+
+
+@dataclass(frozen=True)
+class Built:
+    """How an image came about; the meaning is that of the module's return values of the same names."""
+
+    method: str
+    why: str
+    compressor: str = "none"
+    level: int | None = None
+    minimum_bytes: int | None = None
+    tries: int = 1
+
+
+class Builder(Protocol):
+    """A file system that images are made with."""
+
+    def check(self, options: Options) -> None:
+        """Refuse options that cannot be meant, before the host is looked at."""
+
+    def tools(self, options: Options) -> Mapping[str, str]:
+        """Return name and version of the tools that make it. Raises NotYetKnown for one that is not installed."""
+
+    def lost(self, tree: Tree, options: Options) -> list[str]:
+        """Say what of the tree the format does not keep."""
+
+    def foresee(self, tree: Tree, options: Options) -> int:
+        """Return the bytes that it takes on the disk at least, 0 when that cannot be told.
+
+        Raises CowError for a size that is too small for the tree.
+        """
+
+    def build(self, job: Job) -> Built:
+        """Write the image."""

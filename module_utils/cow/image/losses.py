@@ -1,0 +1,42 @@
+"""What of a tree a format does not keep, in words."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable
+
+from ..tree import Entry, Tree
+
+_ACLS = (b"system.posix_acl_access", b"system.posix_acl_default")
+
+
+def acls(tree: Tree, why: str) -> list[str]:
+    """POSIX ACLs."""
+    having = (entry for entry in tree.entries if any(name in _ACLS for name, _ in entry.xattrs))
+    return _said("POSIX ACLs", having, why)
+
+
+def flags(tree: Tree) -> list[str]:
+    """Flags of chattr(1)."""
+    return _said("flags (chattr)", (entry for entry in tree.entries if entry.flags), "they are not copied")
+
+
+def linked_symlinks(tree: Tree) -> list[str]:
+    """That one symlink has several names."""
+    by_path, leaders = tree.by_path(), tree.leaders()
+    linked = (by_path[path] for path in leaders if stat.S_ISLNK(by_path[path].mode))
+    return _said("hard links", linked, "mke2fs makes symlinks of their own of them")
+
+
+def times(tree: Tree, earliest: int, latest: int, why: str) -> list[str]:
+    """Modification times outside of what can be stored, in seconds since 1970."""
+    outside = (entry for entry in tree.entries if not earliest <= entry.mtime_ns // 10**9 <= latest)
+    return _said("modification times", outside, why)
+
+
+def _said(what: str, entries: Iterable[Entry], why: str) -> list[str]:
+    found = list(entries)
+    if not found:
+        return []
+    return [f"{what} of {len(found)} files, such as {os.fsdecode(found[0].path)}, as {why}"]

@@ -1,0 +1,132 @@
+"""What is left out of an image: in a record of the tree, and in the tree itself where it is ours."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ..errors import CowError
+from ..manifest import Manifest
+from ..tree import ROOT, Descent, Entry, Tree, place
+from . import workshop
+
+EMPTIED = frozenset({b"etc/machine-id"})
+"""Kept as empty files: systemd cannot make this one on a file system that is still read-only (machine-id(5))."""
+
+
+@dataclass(frozen=True)
+class Purge:
+    """Patterns of paths from the root of a tree, in which * and ? stand for parts of a name, never for a slash."""
+
+    patterns: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse patterns that would never match, or leave nothing."""
+        for pattern in self.patterns:
+            if any(part in ("", ".", "..") for part in pattern.split("/")):
+                raise CowError(
+                    f"{pattern!r} is not a pattern for what to leave out. Write it from the root of the tree, such as "
+                    f"var/cache/*, without '/' at its beginning or end and without '..'."
+                )
+
+    def matched(self, tree: Tree) -> tuple[Entry, ...]:
+        """Return the topmost entries that match; what is in a folder that does goes with it."""
+        if not self.patterns:
+            return ()
+        form = re.compile(b"|".join(map(_translated, self.patterns)), re.DOTALL)
+        found: set[bytes] = set()
+        for entry in tree.entries:
+            if entry.path != ROOT and not _is_under(entry.path, found) and form.fullmatch(entry.path):
+                found.add(entry.path)
+        return tuple(entry for entry in tree.entries if entry.path in found and _matters(entry))
+
+    def applied(self, tree: Tree) -> Tree:
+        """Return the tree as it is in the image."""
+        matched = {entry.path for entry in self.matched(tree)}
+        removed = {path for path in matched if path not in EMPTIED}
+        entries = (entry for entry in tree.entries if entry.path not in removed and not _is_under(entry.path, removed))
+        return replace(tree, entries=tuple(_emptied(entry) if entry.path in matched else entry for entry in entries))
+
+    def applied_to_manifest(self, manifest: Manifest) -> Manifest:
+        """Return the tree with its contents as it is in the image."""
+        tree = self.applied(manifest.tree)
+        emptied = {entry.path for entry in self.matched(manifest.tree)}
+        kept = (entry.path for entry in tree.entries if entry.is_file and entry.path not in emptied)
+        return Manifest(tree, {path: manifest.contents[path] for path in kept})
+
+    def carry_out(self, root: Path, tree: Tree) -> None:
+        """Remove it from a tree that is ours; folders keep their times."""
+        touched: dict[bytes, Entry] = {}
+        folders = tree.by_path()
+        with Descent(root) as descent:
+            for entry in self.matched(tree):
+                _remove(descent.at(entry.parent), entry)
+                touched[entry.parent] = folders[entry.parent]
+            for path, folder in touched.items():
+                os.utime(descent.at(path), ns=(folder.mtime_ns, folder.mtime_ns))
+
+
+@contextmanager
+def view(purge: Purge, tree: Tree, work: Path) -> Iterator[Path]:
+    """Give the tree without what is purged: itself when that is nothing, else an overlay in which it is removed."""
+    if not purge.matched(tree):
+        yield tree.root
+        return
+    point = work / "view"
+    with workshop.mounted("tmpfs", work / "changes", "-t", "tmpfs", "-o", "mode=0700") as memory:
+        upper, scratch = memory / "upper", memory / "scratch"
+        upper.mkdir()
+        scratch.mkdir()
+        source = str(tree.root).replace("\\", "\\\\").replace(":", "\\:").replace(",", "\\,")
+        options = f"lowerdir={source},upperdir={upper},workdir={scratch}"
+        with workshop.mounted("overlay", point, "-t", "overlay", "-o", options):
+            purge.carry_out(point, tree)
+            _dress_root(point, tree.entries[0])
+            yield point
+
+
+def _dress_root(point: Path, root: Entry) -> None:
+    """The root of an overlay has the attributes of the folder for changes, which was made a moment ago."""
+    os.chown(point, root.uid, root.gid)
+    point.chmod(stat.S_IMODE(root.mode))
+    for name, value in root.xattrs:
+        os.setxattr(point, name, value)
+    os.utime(point, ns=(root.mtime_ns, root.mtime_ns))
+
+
+def _remove(folder: int, entry: Entry) -> None:
+    if entry.path in EMPTIED:
+        descriptor = os.open(entry.name, os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+        os.close(descriptor)
+        os.utime(entry.name, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=folder, follow_symlinks=False)
+    elif entry.is_folder:
+        shutil.rmtree(place(folder, entry.name))
+    else:
+        os.unlink(entry.name, dir_fd=folder)
+
+
+def _matters(entry: Entry) -> bool:
+    """An empty machine-id is what is wanted; a link in its place is left as it is."""
+    return entry.path not in EMPTIED or (stat.S_ISREG(entry.mode) and entry.size > 0)
+
+
+def _emptied(entry: Entry) -> Entry:
+    return entry._replace(size=0, blocks=0)
+
+
+def _is_under(path: bytes, folders: set[bytes]) -> bool:
+    while path := path.rpartition(b"/")[0]:
+        if path in folders:
+            return True
+    return False
+
+
+def _translated(pattern: str) -> bytes:
+    parts = {b"*": b"[^/]*", b"?": b"[^/]"}
+    return b"".join(parts.get(piece, re.escape(piece)) for piece in re.split(rb"([*?])", os.fsencode(pattern)) if piece)

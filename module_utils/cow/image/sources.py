@@ -1,0 +1,323 @@
+"""Where the tree of an image comes from: a folder, an archive, a squashfs, or what Incus has.
+
+A source is looked at to tell whether the image has to be built, which reads what may have changed since the last build
+and writes nothing. When it is built, the tree is made visible as a folder for as long as that takes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from .. import manifest, mounts, names, tools
+from ..errors import CowError, NotYetKnown
+from ..incus.client import Server, connect
+from ..manifest import Manifest
+from ..process import CommandFailed
+from ..tree import Tree, walk
+from . import purge, workshop
+from .purge import Purge
+
+_SQUASHFS = b"hsqs"
+_ROOM_FOR_BLOCKS = 1.05
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a source is now.
+
+    identity: changes when its content does; it is part of the image's fingerprint.
+    files: what is remembered so that contents need not be read again: path, inode, change time and size to SHA-256.
+    manifest: of a tree that can be seen, without what is purged; whole: with it.
+    """
+
+    identity: str
+    files: Mapping[str, str]
+    manifest: Manifest | None = None
+    whole: Manifest | None = None
+
+
+@dataclass(frozen=True)
+class Known:
+    """What an earlier run remembered."""
+
+    files: Mapping[str, str]
+    manifest: Manifest | None = None
+
+
+class Source(Protocol):
+    """Something that a tree can be had from."""
+
+    @property
+    def words(self) -> str:
+        """It, for people."""
+
+    def look(self, known: Known, purge: Purge) -> Look:
+        """Read it; writes nothing."""
+
+    def tree(self, look: Look, purge: Purge, work: Path) -> Any:
+        """Give a context in which there are the folder to make the image of, and its tree."""
+
+
+@dataclass(frozen=True)
+class Visible:
+    """The folder that the image is made of, and what is in it."""
+
+    root: Path
+    tree: Tree
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder of this host, which is never written to."""
+
+    path: Path
+    words: str
+
+    def look(self, known: Known, purge: Purge) -> Look:
+        """Walk it, and read what may have changed."""
+        _require_folder(self.path)
+        whole = manifest.of(self.path, known.manifest)
+        shown = purge.applied_to_manifest(whole)
+        return Look(shown.digest, {}, shown, whole)
+
+    @contextmanager
+    def tree(self, look: Look, what: Purge, work: Path) -> Iterator[Visible]:
+        """Show it, and fail when it changed meanwhile."""
+        if look.whole is None or look.manifest is None:
+            raise AssertionError("a folder is looked at before it is built from")
+        before = look.whole.tree
+        with purge.view(what, before, work) as root:
+            yield Visible(root, look.manifest.tree)
+        after = walk(self.path, before)
+        if changed := _changed(before, after):
+            raise CowError(
+                f"{self.words} changed while the image was built: {changed}. The image was left as it was. Stop what "
+                f"writes there, or take a snapshot and build from that."
+            )
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A tar in a file, that is unpacked by GNU tar in the folder that the image is built in.
+
+    inner: the folder in it that is the tree.
+    """
+
+    path: Path
+    words: str
+    inner: str = "."
+
+    def look(self, known: Known, _purge: Purge) -> Look:
+        """Read the file, when it is not the one that was read before."""
+        return _look_at_file(self.path, known)
+
+    @contextmanager
+    def tree(self, _look: Look, what: Purge, work: Path) -> Iterator[Visible]:
+        """Unpack it."""
+        tools.require("tar")
+        folder = work / "unpacked"
+        folder.mkdir()
+        argv = ["tar", "--extract", "--numeric-owner", "--preserve-permissions", "--same-owner", "--acls", "--xattrs"]
+        argv += ["--xattrs-include=*", "--sparse", "--warning=no-timestamp", f"--directory={folder}"]
+        try:
+            workshop.tool([*argv, f"--file={self.path}"], environment={"TZ": "UTC"})
+        except CommandFailed as error:
+            raise CowError(_why_not_unpacked(self.path, error)) from error
+        root = folder / self.inner
+        _require_folder(root)
+        what.carry_out(root, walk(root))
+        yield Visible(root, walk(root))
+
+
+@dataclass(frozen=True)
+class Squashfs:
+    """A squashfs in a file, which is mounted."""
+
+    path: Path
+    words: str
+
+    def look(self, known: Known, _purge: Purge) -> Look:
+        """Read the file, when it is not the one that was read before."""
+        return _look_at_file(self.path, known)
+
+    @contextmanager
+    def tree(self, _look: Look, what: Purge, work: Path) -> Iterator[Visible]:
+        """Mount it."""
+        with workshop.mounted(self.path, work / "source", "-t", "squashfs", "-o", "loop,ro") as root:
+            tree = walk(root)
+            with purge.view(what, tree, work) as shown:
+                yield Visible(shown, what.applied(tree))
+
+
+def of_path(path: Path) -> Source:
+    """Return what is at a path."""
+    names.absolute_path(str(path))
+    if path.is_dir():
+        return Folder(path, str(path))
+    return _of_file(path, str(path))
+
+
+def of_incus(options: Mapping[str, Any]) -> Source:
+    """Return what Incus has of that name."""
+    with connect(options["socket"]) as server:
+        if options["image"]:
+            return _incus_image(server, options["image"], options["project"])
+        return _incus_instance(server, options["instance"], options["snapshot"] or "", options["project"])
+
+
+def _of_file(path: Path, words: str, inner: str = ".") -> Source:
+    try:
+        with path.open("rb") as file:
+            beginning = file.read(4)
+    except OSError as error:
+        raise CowError(f"{words} cannot be read: {error.strerror} ({path}). Give a folder or an archive.") from error
+    if not beginning:
+        raise CowError(f"{words} is an empty file. Give a folder, a tar or a squashfs.")
+    return Squashfs(path, words) if beginning == _SQUASHFS else Archive(path, words, inner)
+
+
+def _incus_image(server: Server, name: str, project: str) -> Source:
+    names.project(project)
+    found = server.find("images", "aliases", name, project=project)
+    fingerprint = found.body["target"] if found else name
+    image = server.find("images", fingerprint, project=project)
+    if image is None:
+        raise NotYetKnown(f"Incus has no image {name} in project {project}. `incus image list` shows those it has.")
+    if image.body["type"] != "container":
+        raise CowError(f"The image {name} is one of a {image.body['type']}. Name one of a container.")
+    fingerprint = image.body["fingerprint"]
+    words = f"image {name} of Incus"
+    main = Path(server.folder, "images", fingerprint)
+    rootfs = Path(f"{main}.rootfs")
+    split = rootfs.exists()
+    return Vouched(
+        _of_file(rootfs if split else main, words, "." if split else "rootfs"),
+        words,
+        fingerprint,
+        (main, rootfs) if split else (main,),
+    )
+
+
+@dataclass(frozen=True)
+class Vouched:
+    """Files of an image of Incus, whose fingerprint is the SHA-256 of all of them."""
+
+    source: Source
+    words: str
+    fingerprint: str
+    parts: tuple[Path, ...]
+
+    def look(self, _known: Known, _purge: Purge) -> Look:
+        """Believe the fingerprint until something is built."""
+        return Look(self.fingerprint, {})
+
+    @contextmanager
+    def tree(self, look: Look, what: Purge, work: Path) -> Iterator[Visible]:
+        """Compare the files with the fingerprint, and show what is in them."""
+        found = sha256(*self.parts)
+        if found != self.fingerprint:
+            raise CowError(
+                f"The files of {self.words} are damaged: their SHA-256 is {found} and not {self.fingerprint}. Delete "
+                f"the image and import it again."
+            )
+        with self.source.tree(look, what, work) as visible:
+            yield visible
+
+
+def _incus_instance(server: Server, name: str, snapshot: str, project: str) -> Source:
+    names.instance(name)
+    names.project(project)
+    found = server.find("instances", name, project=project)
+    if found is None:
+        raise NotYetKnown(f"Incus has no instance {name} in project {project}. `incus list` shows those it has.")
+    words = f"instance {name}"
+    if snapshot:
+        words = f"snapshot {snapshot} of {words}"
+        if "/" in snapshot or server.find("instances", name, "snapshots", snapshot, project=project) is None:
+            raise NotYetKnown(f"There is no {words}. `incus info {name}` shows those that there are.")
+    if found.body["type"] != "container":
+        raise CowError(f"{name} is a {found.body['type']}. Only trees of containers can be read.")
+    if found.body["config"].get("volatile.last_state.idmap", "[]") not in ("", "[]"):
+        raise CowError(
+            f"The owners of the files of {name} are shifted on the disk, as this kernel has no mounts that do it. "
+            f"Publish it as an image (`incus publish {name}`) and name that."
+        )
+    return Folder(_rootfs(server, found.body, name, snapshot, project), words)
+
+
+def _rootfs(server: Server, body: Mapping[str, Any], name: str, snapshot: str, project: str) -> Path:
+    pool = next(device["pool"] for device in body["expanded_devices"].values() if device.get("path") == "/")
+    on_disk = name if project == "default" else f"{project}_{name}"
+    folder = Path(server.folder, "storage-pools", pool)
+    inside = ("containers-snapshots", on_disk, snapshot) if snapshot else ("containers", on_disk)
+    root = folder.joinpath(*inside, "rootfs")
+    if not root.is_dir():
+        raise CowError(
+            f"{root} is not there: Incus has not mounted it. Publish it as an image (`incus publish "
+            f"{name}{'/' + snapshot if snapshot else ''}`) and name that."
+        )
+    return root
+
+
+def _require_folder(path: Path) -> None:
+    if not path.is_dir() or path.is_symlink():
+        raise CowError(f"{path} is not a folder that an image could be made of.")
+
+
+def _look_at_file(path: Path, known: Known) -> Look:
+    status = path.stat()
+    key = f"{path} {status.st_dev}:{status.st_ino} {status.st_ctime_ns} {status.st_mtime_ns} {status.st_size}"
+    digest = known.files.get(key) or sha256(path)
+    return Look(digest, {key: digest})
+
+
+def sha256(*parts: Path) -> str:
+    """Return the SHA-256 of files, one after the other."""
+    total = hashlib.sha256()
+    for part in parts:
+        with part.open("rb") as file:
+            while chunk := file.read(1 << 20):
+                total.update(chunk)
+    return total.hexdigest()
+
+
+def _changed(before: Tree, after: Tree) -> str:
+    ours, theirs = before.by_path(), after.by_path()
+    changed = [
+        os.fsdecode(path)
+        for path in {**ours, **theirs}
+        if path not in ours or path not in theirs or _moment(ours[path]) != _moment(theirs[path])
+    ]
+    return names.shortened(changed, 3)
+
+
+def _moment(entry: Any) -> tuple[int, int, int]:
+    return (entry.ctime_ns, entry.inode, entry.size)
+
+
+def _why_not_unpacked(path: Path, error: CommandFailed) -> str:
+    said = error.finished.stderr.strip()
+    if "Unexpected EOF" in said or "unexpected end" in said.lower():
+        return f"The archive {path} is cut short: tar says {said.splitlines()[0]!r}. Get it again."
+    if "contains '..'" in said:
+        return f"The archive {path} has members outside of its root: tar says {said.splitlines()[0]!r}. It is not used."
+    if "does not look like a tar archive" in said:
+        return f"{path} is neither a tar nor a squashfs. Give one of these, or a folder."
+    if "Cannot exec" in said or "not found" in said:
+        return f"The program that decompresses {path} is not installed: tar says {said.splitlines()[0]!r}."
+    return f"The archive {path} cannot be unpacked: {said}"
+
+
+def refuse_no_room(path: Path, bytes_wanted: int) -> None:
+    """Refuse to begin what cannot fit."""
+    free = mounts.free(path)
+    if free.bytes < bytes_wanted:
+        raise CowError(
+            f"The image needs {bytes_wanted} bytes, and {path} has only {free.rounded()} free. Make room there."
+        )

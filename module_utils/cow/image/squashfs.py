@@ -1,0 +1,80 @@
+"""Images with squashfs, by mksquashfs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from .. import process, tools
+from ..errors import CowError
+from ..tree import Tree
+from . import losses, workshop
+from .job import Built, Job, Options
+
+PRESETS = {
+    "fast": (("zstd", 1), ("lz4", None), ("gzip", 1)),
+    "balanced": (("zstd", 3), ("gzip", 6)),
+    "small": (("zstd", 15), ("xz", None), ("gzip", 9)),
+}
+"""Compressors and levels, the best first. For a Debian tree zstd 3 gave 1.14 times the size of 15 in 1/20 the time."""
+_LEVELS = {"zstd": 22, "gzip": 9, "lzo": 9}
+_NEWEST_TIME = 2**32 - 1
+
+
+class Squashfs:
+    """What mksquashfs makes."""
+
+    def check(self, options: Options) -> None:
+        """Refuse what squashfs does not have."""
+        if options.label:
+            raise CowError("squashfs has no label. Leave `label` out.")
+        highest = _LEVELS.get(options.compressor)
+        if options.level is not None and (highest is None or not 1 <= options.level <= highest):
+            raise CowError(
+                f"Level {options.level} of compressor {options.compressor or '(not given)'} is not one of mksquashfs. "
+                f"Levels: {', '.join(f'{name} 1 to {most}' for name, most in _LEVELS.items())}."
+            )
+
+    def tools(self, _options: Options) -> Mapping[str, str]:
+        """Return the version of mksquashfs."""
+        said = process.run([tools.require("mksquashfs"), "-version"], accept=range(256)).stdout
+        matched = re.search(r"version (\S+)", said)
+        return {"mksquashfs": matched[1] if matched else "unknown"}
+
+    def lost(self, tree: Tree, _options: Options) -> list[str]:
+        """ACLs, flags, and times that do not fit into 32 bits."""
+        return [
+            *losses.acls(tree, "squashfs has none"),
+            *losses.flags(tree),
+            *losses.times(tree, 0, _NEWEST_TIME, "squashfs has those of 1970 to 2106"),
+        ]
+
+    def foresee(self, _tree: Tree, options: Options) -> int:
+        """Look for the compressor; what the tree comes to shows when it is compressed."""
+        _choose(options)
+        return 0
+
+    def build(self, job: Job) -> Built:
+        """Compress it."""
+        compressor, level = _choose(job.options)
+        options = ["-noI", "-noD", "-noF", "-noX"] if compressor == "none" else ["-comp", compressor]
+        if level is not None:
+            options += ["-Xcompression-level", str(level)]
+        fixed = ["-noappend", "-no-progress", "-quiet", "-no-recovery", "-mkfs-time", str(job.epoch)]
+        workshop.tool(["mksquashfs", job.root, job.target, *fixed, *options])
+        return Built("mksquashfs", "mksquashfs is the only way to make one", compressor, level)
+
+
+def _choose(options: Options) -> tuple[str, int | None]:
+    said = process.run([tools.require("mksquashfs"), "-help"], accept=range(256))
+    available = tools.compressors(said.stdout + said.stderr)
+    if options.compressor == "none":
+        return "none", None
+    if options.compressor:
+        if options.compressor not in available:
+            raise CowError(
+                f"mksquashfs (package squashfs-tools) has no compressor {options.compressor}. It has: "
+                f"{', '.join(available)}."
+            )
+        return options.compressor, options.level
+    return next((choice for choice in PRESETS[options.preset] if choice[0] in available), ("gzip", 6))

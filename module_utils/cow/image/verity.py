@@ -1,0 +1,94 @@
+"""dm-verity: the hash tree of an image, its root hash, a signature of that, and whether an image is what a hash says.
+
+All of it by veritysetup in user space; nothing here needs the device mapper.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from .. import tools
+from ..errors import CowError
+from ..process import CommandFailed
+from . import workshop
+
+BLOCK = 4096
+ALGORITHM = "sha256"
+_ROOT_HASH = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Tree:
+    """Parameters of a hash tree; `beside` is whether it is in a file of its own."""
+
+    root_hash: str
+    hash_offset: int
+    data_blocks: int
+    salt: str
+    uuid: str
+    beside: bool
+    algorithm: str = ALGORITHM
+    block_bytes: int = BLOCK
+
+    def record(self) -> dict[str, Any]:
+        """Return it for a record."""
+        return asdict(self)
+
+
+def root_hash(text: str) -> str:
+    """Return a root hash in lower case, or refuse it."""
+    if not _ROOT_HASH.fullmatch(text.lower()):
+        raise CowError(f"{text!r} is not a root hash, which has 64 hexadecimal digits.")
+    return text.lower()
+
+
+def add(image: Path, beside: Path | None, salt: str, identity: UUID) -> Tree:
+    """Append the hash tree to an image, or write it to a file beside it."""
+    size = -(-image.stat().st_size // BLOCK) * BLOCK
+    with image.open("r+b") as file:
+        file.truncate(size)
+    blocks, offset = size // BLOCK, 0 if beside else size
+    made = [f"--hash={ALGORITHM}", f"--salt={salt}", f"--uuid={identity}"]
+    finished = workshop.tool(["veritysetup", "format", *_parameters(blocks, offset), *made, image, beside or image])
+    matched = re.search(r"^Root hash:\s+([0-9a-f]{64})$", finished.stdout, re.MULTILINE)
+    if matched is None:
+        raise CowError(f"veritysetup did not say the root hash: {finished.stdout.strip()!r}.")
+    return Tree(matched[1], offset, blocks, salt, str(identity), beside is not None)
+
+
+def verify(image: Path, tree_file: Path, tree: Tree, wanted: str) -> str:
+    """Read an image whole, and say what is wrong with it; "" when it is what the root hash says."""
+    try:
+        workshop.tool(
+            ["veritysetup", "verify", *_parameters(tree.data_blocks, tree.hash_offset), image, tree_file, wanted]
+        )
+    except CommandFailed as error:
+        return error.finished.stderr.strip() or error.finished.stdout.strip() or "veritysetup gives no reason"
+    return ""
+
+
+def sign(digest: str, key: Path, certificate: Path, target: Path, work: Path) -> None:
+    """Sign a root hash as the kernel checks it: PKCS#7, detached, of its text without a line end."""
+    tools.require("openssl")
+    text = work / "root-hash"
+    text.write_text(digest, encoding="ascii")
+    argv: list[str | Path] = ["openssl", "smime", "-sign", "-nocerts", "-noattr", "-binary", "-in", text]
+    try:
+        workshop.tool([*argv, "-inkey", key, "-signer", certificate, "-outform", "der", "-out", target])
+    except CommandFailed as error:
+        raise CowError(
+            f"The root hash cannot be signed with {key} and {certificate}: {error.finished.stderr.strip()}"
+        ) from error
+
+
+def _parameters(blocks: int, offset: int) -> list[str]:
+    return [
+        f"--data-blocks={blocks}",
+        f"--hash-offset={offset}",
+        f"--data-block-size={BLOCK}",
+        f"--hash-block-size={BLOCK}",
+    ]

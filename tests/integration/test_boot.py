@@ -1,0 +1,206 @@
+"""Virtual machines boot from images that playbooks/images.yml built: ext4, squashfs, and erofs with verity."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import images, leftovers, needs
+from tests.support.ansible import run_playbook
+from tests.support.vm import machine, qemu
+from tests.support.vm.image import Image
+from tests.support.vm.machine import Machine
+from tests.support.vm.process import MachineError, run
+from tests.support.vm.qemu import Hardware
+
+NETWORK = "[Match]\nDriver=virtio_net\n\n[Network]\nDHCP=ipv4\n"
+QUIET = "quiet systemd.show_status=false mitigations=off no5lvl apparmor=0"
+"""What an emulated machine is slow at without: a serial line, and protection that emulation does not need."""
+VICTIM = os.urandom(3 * 4096)
+"""No compressor makes it smaller, so that its bytes are found in the image."""
+
+
+@dataclass(frozen=True)
+class Built:
+    """Where the images are, and what starts them. verity: the parameters of the hash tree of root.verity."""
+
+    folder: Path
+    images: Path
+    verity: dict[str, Any]
+
+    def image(self, folder: Path, disk: Path) -> Image:
+        """This disk with the kernel of the tree, in a folder for the two."""
+        folder.mkdir()
+        for name in ("vmlinuz", "initrd", "id"):
+            (folder / name).symlink_to(self.folder / name)
+        (folder / "disk.raw").symlink_to(disk)
+        return Image(folder, "trixie")
+
+    @property
+    def verified(self) -> str:
+        """What the kernel is told, to boot root.verity from a disk."""
+        hash_tree = f"cowherd.root_hash={self.verity['root_hash']} cowherd.hash_offset={self.verity['hash_offset']}"
+        return f"root=/dev/vda boot=cowherd {hash_tree} panic=0 {QUIET}"
+
+
+@pytest.fixture(scope="module")
+def built() -> Iterator[Built]:
+    """A small Debian, prepared and made into images by the playbook."""
+    needs.root("owners of files are kept, and a chroot makes the initial RAM disk")
+    for program in ("mmdebstrap", "mke2fs", "mksquashfs", "mkfs.erofs", "veritysetup", "qemu-img", qemu.PROGRAM, "ssh"):
+        needs.program(program)
+    folder = leftovers.new_folder()
+    try:
+        tree = folder / "tree"
+        _unpack(tree, folder)
+        list_of_images = [
+            {"name": "root.ext4", "format": "ext4", "size": "+64MiB"},
+            {"name": "root.squashfs", "format": "squashfs"},
+            {"name": "root.verity", "format": "erofs", "preset": "fast", "verity": True},
+        ]
+        played = run_playbook(
+            "playbooks/images.yml",
+            "inventories/local",
+            variables={
+                "image_boot_tree": str(tree),
+                "rootfs_image_folder": str(folder / "images"),
+                "rootfs_image_images": list_of_images,
+            },
+        ).succeeded()
+        results = [result for task in played.tasks for result in task.result.get("results", [])]
+        verity = next(result["image"]["verity"] for result in results if result["image"]["verity"])
+        for name in ("vmlinuz", "initrd.img"):
+            shutil.copy(next(tree.glob(f"boot/{name}-*")), folder / name.removesuffix(".img"))
+        shutil.rmtree(tree)
+        yield Built(folder, folder / "images", verity)
+    finally:
+        leftovers.remove(folder)
+
+
+def _unpack(tree: Path, folder: Path) -> None:
+    tree.mkdir()
+    rootfs = images.bootable_debian()
+    run("tar", "--extract", "--numeric-owner", "--xattrs", "--file", str(rootfs), "--directory", str(tree))
+    run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "cowherd-boot", "-f", str(folder / "id"))
+    (tree / "root/.ssh").mkdir(mode=0o700, exist_ok=True)
+    shutil.copy(folder / "id.pub", tree / "root/.ssh/authorized_keys")
+    units = tree / "etc/systemd"
+    (units / "network/80-uplink.network").write_text(NETWORK)
+    wanted = units / "system/multi-user.target.wants"
+    (wanted / "systemd-networkd.service").symlink_to("/usr/lib/systemd/system/systemd-networkd.service")
+    (tree / "srv/victim").write_bytes(VICTIM)
+    (tree / "srv/other").write_text("fine\n")
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    folder = leftovers.new_folder()
+    yield folder
+    machine.down(folder / "vm")
+    leftovers.remove(folder)
+
+
+def test_an_ext4_boots_as_a_disk(built: Built, folder: Path) -> None:
+    image = built.image(folder / "image", built.images / "root.ext4")
+    with machine.booted(folder / "vm", image, _hardware(f"root=/dev/vda rw {QUIET}")) as vm:
+        assert _state(vm) == "running"
+        assert vm.run("findmnt --noheadings --output FSTYPE /").strip() == "ext4"
+        vm.run("dd if=/dev/zero of=/root/new bs=1M count=32")
+        _has_an_identity_of_its_own(vm)
+
+
+def test_a_squashfs_boots_as_a_file_on_a_medium(built: Built, folder: Path) -> None:
+    """Under an overlay in RAM: what is written is gone with the machine, and the image is not touched."""
+    medium = folder / "medium"
+    medium.mkdir()
+    (medium / "root.squashfs").hardlink_to(built.images / "root.squashfs")
+    run("mke2fs", "-q", "-t", "ext4", "-d", str(medium), str(folder / "medium.raw"), "512M")
+    image = built.image(folder / "image", folder / "medium.raw")
+    boot = f"root=/dev/vda cowherd.image=/root.squashfs cowherd.overlay_size=100M boot=cowherd panic=0 {QUIET}"
+    with machine.booted(folder / "vm", image, _hardware(boot)) as vm:
+        assert _state(vm) == "running"
+        assert vm.run("findmnt --noheadings --output FSTYPE /").strip() == "overlay"
+        assert vm.run("findmnt --noheadings --output FSTYPE,SOURCE /run/cowherd/image").split() == [
+            "squashfs",
+            "/dev/loop0",
+        ]
+        assert vm.run("cat /sys/block/loop0/ro").strip() == "1"
+        assert vm.run("df --output=size --block-size=1M /").split()[-1] == "100"
+        vm.run("echo new >/srv/other && rm /srv/victim")
+        assert vm.run("cat /run/cowherd/image/srv/other") == "fine\n"
+        _has_an_identity_of_its_own(vm)
+
+
+def test_an_erofs_with_verity_boots_and_keeps_what_is_written_on_a_disk(built: Built, folder: Path) -> None:
+    """Then with one byte of the image flipped: that file cannot be read, the rest can."""
+    overlay = folder / "overlay.raw"
+    run("mke2fs", "-q", "-t", "ext4", str(overlay), "256M")
+    hardware = _hardware(f"{built.verified} cowherd.overlay=/dev/vdb", str(overlay))
+    image = built.image(folder / "image", built.images / "root.verity")
+    with machine.booted(folder / "vm", image, hardware) as vm:
+        assert _state(vm) == "running"
+        assert "status: verified" in " ".join(vm.run("veritysetup status cowherd-root").split())
+        assert vm.run("findmnt --noheadings --output FSTYPE,SOURCE /run/cowherd/image").split() == [
+            "erofs",
+            "/dev/mapper/cowherd-root",
+        ]
+        assert vm.run("sha256sum /srv/victim").split()[0] == hashlib.sha256(VICTIM).hexdigest()
+        identity = _has_an_identity_of_its_own(vm)
+        vm.run("echo kept >/srv/new && sync")
+    run("qemu-img", "commit", "-q", str(folder / "vm/disk1.qcow2"))
+    machine.down(folder / "vm")
+
+    _flip_a_byte(built.images / "root.verity", folder / "flipped.raw")
+    flipped = built.image(folder / "flipped", folder / "flipped.raw")
+    with machine.booted(folder / "vm", flipped, hardware) as vm:
+        assert vm.run("cat /srv/new") == "kept\n"
+        assert vm.run("cat /etc/machine-id").strip() == identity
+        assert vm.run("cat /srv/other") == "fine\n"
+        with pytest.raises(MachineError, match="Input/output error"):
+            vm.run("cat /srv/victim >/dev/null")
+
+
+def test_an_image_that_is_not_the_one_of_the_root_hash_does_not_boot(built: Built, folder: Path) -> None:
+    wrong = built.verified.replace(built.verity["root_hash"], "0" * 64)
+    image = built.image(folder / "image", built.images / "root.verity")
+    with machine.booted(folder / "vm", image, _hardware(wrong), _has_halted_or_booted) as vm:
+        console = (vm.folder / "console.log").read_text(errors="replace")
+    assert "cowherd: the image is not the one of cowherd.root_hash. Not booting." in console
+    assert "System halted" in console
+
+
+def _hardware(boot: str, *disks: str) -> Hardware:
+    """One processor: two that are emulated wait for each other."""
+    return Hardware(memory=1024, processors=1, disks=disks, boot=boot)
+
+
+def _flip_a_byte(image: Path, copy: Path) -> None:
+    """Make a copy of the image that differs in the middle of the victim's second block."""
+    content = bytearray(image.read_bytes())
+    content[content.index(VICTIM[4096:8192]) + 100] ^= 1
+    copy.write_bytes(content)
+
+
+def _state(vm: Machine) -> str:
+    state = vm.run("systemctl is-system-running --wait || true", timeout=machine.SETTLED_WITHIN).strip()
+    return state if state == "running" else f"{state}: {vm.run('systemctl --failed --no-legend')}"
+
+
+def _has_an_identity_of_its_own(vm: Machine) -> str:
+    """Return its machine-id, after a look at that and at the host keys, which the image has not."""
+    identity = vm.run("cat /etc/machine-id").strip()
+    assert len(identity) == 32
+    assert vm.run("ls /etc/ssh/ssh_host_ed25519_key /etc/ssh/ssh_host_ed25519_key.pub").split()
+    return identity
+
+
+def _has_halted_or_booted(vm: Machine) -> bool:
+    console = (vm.folder / "console.log").read_text(errors="replace")
+    return "System halted" in console or "login:" in console
