@@ -194,7 +194,7 @@ def test_profiles_go_with_it_and_back_where_the_protected_are_pinned(daemon: Inc
     assert daemon.api("GET", "/1.0/profiles/default")["devices"]["root"]["pool"] == "fast"
     for name in PROTECTED:
         assert migration.record(daemon, name)["devices"]["root"]["pool"] == "slow"
-        assert f"The configuration or the snapshots of {name} were changed." in run.output
+        assert f"{name} has a root disk of its own now, as was asked for" in run.output
     assert [migration.record(daemon, name)["state"]["pid"] for name in PROTECTED] == started
     play("rollback", confirmed).succeeded()
     assert daemon.api("GET", "/1.0/profiles/default")["devices"]["root"]["pool"] == "slow"
