@@ -1,4 +1,4 @@
-"""The daemons and images of the integration tests, and their watch, for tests that break things on purpose."""
+"""The daemons and images of the integration tests, for tests that break things on purpose."""
 
 from __future__ import annotations
 

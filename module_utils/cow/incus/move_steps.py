@@ -91,13 +91,6 @@ class Mover:
         if not self._is_copied(found):
             self.copy()
             found = self._source_in_place()
-        try:
-            self._fill(found)
-        except CowError:
-            self._source_in_place()  # says so when its files are gone because it is
-            raise
-
-    def _fill(self, found: Instance) -> None:
         source, target = self._volumes()
         move_trees.discard_draft(target, self.tool)
         told = _Told(self.progress, "comparing while it runs", 2 * self._total(found))
@@ -322,8 +315,8 @@ class Mover:
         if any(found.body[name] != value for name, value in wanted.items()):
             instances.replace(self.server, found, **wanted)
 
-    def _devices(self, found: Instance, original: Mapping[str, Any]) -> Devices:
-        """The source's devices for an instance, with a root disk of its own where its profiles give another one."""
+    def _devices(self, found: Instance, original: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+        """The source's devices for an instance, whose root stays on its pool."""
         devices = _devices_on(original, found, self.move.from_pool)
         if found.root_name not in devices and self._inherited_pool(original) != found.pool:
             # The profile was repointed meanwhile, and Incus would refuse the root disk that would be inherited.
