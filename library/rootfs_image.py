@@ -372,7 +372,7 @@ image:
       returned: success
       sample: 17.2
     uuid:
-      description: UUID of the file system, derived from the fingerprint. Squashfs has none.
+      description: UUID of the file system, derived from the fingerprint; null for squashfs, which has none.
       type: str
       returned: success
       sample: 2f8c0c3a-9d3c-5b0f-8c56-0f6a2b6c2d11

@@ -57,6 +57,8 @@ class Method:
 class Ext4:
     """What mke2fs makes."""
 
+    heeds = ("label", "size", "method", "reserved_percent", "journal", "packed_meta_blocks", "inodes")
+
     def check(self, options: Options) -> None:
         """Refuse sizes and numbers that are none."""
         _room(options.size)

@@ -75,7 +75,9 @@ class Built:
 
 
 class Builder(Protocol):
-    """A file system that images are made with."""
+    """A file system that images are made with. heeds: the names of the options that it heeds."""
+
+    heeds: tuple[str, ...]
 
     def check(self, options: Options) -> None:
         """Refuse options that cannot be meant, before the host is looked at."""
