@@ -32,7 +32,7 @@ echo looked
 while :; do sleep 60; done
 """
 """In the place of init where what the root has is all that matters; systemd takes an emulated machine a minute."""
-QUIET = "quiet systemd.show_status=false mitigations=off no5lvl apparmor=0"
+QUIET = "quiet systemd.show_status=false mitigations=off no5lvl apparmor=0 selinux=0"
 """What an emulated machine is slow at without: a serial line, and protection that emulation does not need."""
 VICTIM = os.urandom(3 * 4096)
 """No compressor makes it smaller, so that its bytes are found in the image."""
