@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
+import random
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -32,9 +32,12 @@ echo looked
 while :; do sleep 60; done
 """
 """In the place of init where what the root has is all that matters; systemd takes an emulated machine a minute."""
-QUIET = "quiet systemd.show_status=false mitigations=off no5lvl apparmor=0 selinux=0"
-"""What an emulated machine is slow at without: a serial line, and protection that emulation does not need."""
-VICTIM = os.urandom(3 * 4096)
+QUIET = (
+    "quiet systemd.show_status=false mitigations=off no5lvl apparmor=0 selinux=0 "
+    "systemd.default_timeout_start_sec=900 systemd.default_device_timeout_sec=900"
+)
+"""Without what emulation is slow at and does not need, and patient: the host may have other work."""
+VICTIM = random.Random(5).randbytes(3 * 4096)
 """No compressor makes it smaller, so that its bytes are found in the image."""
 
 
