@@ -161,8 +161,8 @@ def _in_words(layout: Layout) -> Iterator[None]:
         yield
     except _TooSmall as refused:
         raise CowError(
-            f"The size that was computed, {layout.bytes} bytes, is too small: {refused}. Give a fixed `size`, and please "
-            f"report this as a fault."
+            f"The size that was computed, {layout.bytes} bytes, is too small: {refused}. Give a fixed `size`, "
+            f"and please report this as a fault."
         ) from refused
 
 

@@ -75,9 +75,11 @@ class Built:
 
 
 class Builder(Protocol):
-    """A file system that images are made with. heeds: the names of the options that it heeds."""
+    """A file system that images are made with."""
 
-    heeds: tuple[str, ...]
+    @property
+    def heeds(self) -> tuple[str, ...]:
+        """The names of the options that it heeds."""
 
     def check(self, options: Options) -> None:
         """Refuse options that cannot be meant, before the host is looked at."""

@@ -71,6 +71,8 @@ _JOURNALS = (
     (32768 * 1024, 131072),
 )
 """Below so many blocks of the file system, so many of the journal (ext2fs_default_journal_size of libext2fs)."""
+_LEAST_WITH_JOURNAL = 2048
+"""Blocks below which mke2fs makes no journal, also when one is asked for."""
 _LARGEST_JOURNAL = 262144
 
 
@@ -114,7 +116,7 @@ def smallest(need: Need, journal: int | None = None) -> Layout:
     """Return the smallest file system that holds `need`; `journal` is in blocks, None for the default of its size."""
     inodes = need.inodes
     # From what is needed in any case: of few blocks mke2fs would make many small groups, with more metadata.
-    blocks = need.blocks + inodes // _INODES_PER_BLOCK
+    blocks = max(need.blocks + inodes // _INODES_PER_BLOCK, _LEAST_WITH_JOURNAL if journal else 0)
     while True:
         of_journal = default_journal(blocks) if journal is None else journal
         wanted = need.blocks + of_journal + _metadata(blocks, inodes)
