@@ -9,13 +9,16 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from . import images, launch, site
+from . import golden, images, launch, migrate, site, treecopy
 
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 BENCHMARKS: dict[str, Callable[[], str]] = {
-    "images": images.measure,
     "launch": launch.measure,
     "site": site.measure,
+    "golden": golden.measure,
+    "treecopy": treecopy.measure,
+    "migrate": migrate.measure,
+    "images": images.measure,
 }
 """By name: what measures and returns the text of its section."""
 

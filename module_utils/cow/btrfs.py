@@ -2,7 +2,8 @@
 
 What there is is read with the kernel's own calls (linux/btrfs.h, since Linux 4.18), not from the output of `btrfs`:
 that has JSON for subvolumes only in newer releases than Debian 12 has, and its text cannot tell odd file names apart.
-The layouts are those of x86-64, ARM and RISC-V. Changes are made with the `btrfs` program, and only here.
+The layouts are those of x86-64, ARM and RISC-V. Subvolumes are made, cloned and deleted with such calls as well, which
+costs no process; the rest is done with the `btrfs` program, and only here.
 """
 
 from __future__ import annotations
@@ -14,10 +15,9 @@ import os
 import re
 import stat
 import struct
-import uuid
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from . import mounts, process
@@ -124,20 +124,26 @@ class Btrfs:
 
     def create(self, path: Path) -> None:
         """Make an empty subvolume; the folder that it is to be in exists."""
-        self.run(["btrfs", "subvolume", "create", "--", str(path)])
+        _change(path.parent, _SUBVOLUME_CREATE, _VOLUME_ARGUMENTS.pack(0, 0, os.fsencode(path.name)), f"create {path}")
 
     def snapshot(self, source: Path, path: Path, *, readonly: bool) -> None:
         """Make a snapshot of the subvolume `source` at `path`, where there is nothing yet."""
-        flag = ["-r"] if readonly else []
-        self.run(["btrfs", "subvolume", "snapshot", *flag, "--", str(source), str(path)])
+        what = f"take a snapshot of {source} at {path}"
+        with _changing(what), _folder(source) as descriptor:
+            flags = _READ_ONLY if readonly else 0
+            arguments = _VOLUME_ARGUMENTS.pack(descriptor, flags, os.fsencode(path.name))
+            _change(path.parent, _SNAPSHOT_CREATE, arguments, what)
 
     def delete(self, path: Path) -> None:
         """Delete the subvolume at `path`, in which no other one is. Its space is given back by and by."""
-        self.run(["btrfs", "subvolume", "delete", "--", str(path)])
+        _change(path.parent, _SUBVOLUME_DELETE, _OLD_ARGUMENTS.pack(0, os.fsencode(path.name)), f"delete {path}")
 
     def set_readonly(self, path: Path, readonly: bool) -> None:
         """Set or clear the read-only flag; never for a received one, whose later increments rely on it."""
-        self.run(["btrfs", "property", "set", "-t", "subvol", "--", str(path), "ro", str(readonly).lower()])
+        what = f"make {path} {'read-only' if readonly else 'writable'}"
+        (flags,) = struct.unpack("=Q", _ask(path, _GET_FLAGS))
+        flags = flags | _READ_ONLY if readonly else flags & ~_READ_ONLY
+        _change(path, _SET_FLAGS, struct.pack("=Q", flags), what)
 
     def set_compression(self, path: Path, compression: str) -> None:
         """Set how files that are new in the subvolume at `path` are compressed; those that exist stay as they are."""
@@ -150,6 +156,10 @@ class Btrfs:
 
 
 _ANY = 2**64 - 1
+_READ_ONLY = 2
+"""Of the flags that a subvolume is made with or given; reading tells it by _READ_ONLY_FLAG."""
+_VOLUME_ARGUMENTS = struct.Struct("=q8xQ32x4040s")
+_OLD_ARGUMENTS = struct.Struct("=q4088s")
 _ID_AND_FOLDER = struct.Struct("=QQ")
 _INFO = struct.Struct("=Q256s4Q16s16s16s4QQI4xQI4xQI4xQI4x8Q")
 _CREATED = 6
@@ -160,10 +170,15 @@ _NAME = struct.Struct("=QQ256s3824s")
 _SEARCH = struct.Struct("=104s3992s")
 
 
-def _request(number: int, size: int, *, writes: bool) -> int:
-    return (3 if writes else 2) << 30 | size << 16 | 0x94 << 8 | number
+def _request(number: int, size: int, *, writes: bool, reads: bool = True) -> int:
+    return (2 * reads + writes) << 30 | size << 16 | 0x94 << 8 | number
 
 
+_SUBVOLUME_DELETE = _request(15, _OLD_ARGUMENTS.size, writes=True, reads=False)
+_SNAPSHOT_CREATE = _request(23, _VOLUME_ARGUMENTS.size, writes=True, reads=False)
+_SUBVOLUME_CREATE = _request(24, _VOLUME_ARGUMENTS.size, writes=True, reads=False)
+_GET_FLAGS = _request(25, 8, writes=False)
+_SET_FLAGS = _request(26, 8, writes=True, reads=False)
 _TREE_SEARCH = _request(17, _SEARCH.size, writes=True)
 _GET_INFO = _request(60, _INFO.size, writes=False)
 _GET_CHILDREN = _request(61, _CHILDREN.size, writes=True)
@@ -173,23 +188,43 @@ _GET_NAME = _request(62, _NAME.size, writes=True)
 def _ask(path: Path, request: int, question: bytes = b"") -> bytearray:
     """Return the kernel's answer to a btrfs request about the folder `path`."""
     buffer = bytearray(question.ljust((request >> 16) & 0x3FFF, b"\0"))
-    with _reading(path):
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    with _reading(path), _folder(path) as descriptor:
         try:
             fcntl.ioctl(descriptor, request, buffer)
         except OSError as error:
             # More to tell than one answer holds, which is what the caller goes by.
             if error.errno != errno.EOVERFLOW:
                 raise
-        finally:
-            os.close(descriptor)
     return buffer
+
+
+def _change(folder: Path, request: int, arguments: bytes, what: str) -> None:
+    """Have the kernel do something in `folder`; `what` in words, for when it does not."""
+    with _changing(what), _folder(folder) as descriptor:
+        fcntl.ioctl(descriptor, request, bytearray(arguments))  # of bytes, Python takes 1024 at most
+
+
+@contextlib.contextmanager
+def _folder(path: Path) -> Iterator[int]:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _changing(what: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        hint = " Run this as root." if isinstance(error, PermissionError) else ""
+        raise CowError(f"btrfs did not {what}: {error.strerror}.{hint}") from error
 
 
 def _read(path: Path) -> Subvolume:
     answer = _INFO.unpack(_ask(path, _GET_INFO))
     number, _name, _outer, _folder, generation, flags, own, parent, received, *times = answer
-    created = datetime.fromtimestamp(times[_CREATED], UTC)
     return Subvolume(
         path=path,
         id=number,
@@ -198,7 +233,7 @@ def _read(path: Path) -> Subvolume:
         received_uuid=_uuid(received),
         readonly=bool(flags & _READ_ONLY_FLAG),
         generation=generation,
-        created=created.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(times[_CREATED])),
         compression=_compression(path),
     )
 
@@ -241,7 +276,8 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def _uuid(raw: bytes) -> str | None:
-    return str(uuid.UUID(bytes=raw)) if any(raw) else None
+    text = raw.hex()
+    return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:])) if any(raw) else None
 
 
 def _kind(mode: int) -> str:

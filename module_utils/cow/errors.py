@@ -17,3 +17,7 @@ class Drift(CowError):
 
 class NotYetKnown(CowError):
     """What is to be done can only be told in the run itself. In check mode that is a warning and not a failure."""
+
+
+class Busy(CowError):
+    """Another run holds what is needed, for longer than was to be waited."""

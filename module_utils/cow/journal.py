@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from . import durable
 from .errors import CowError
 
 FORMAT = 1
@@ -53,23 +53,16 @@ class Journal:
     def write(self, document: dict[str, Any]) -> None:
         """Make `document` the journal's content, durably, before returning. There is one writer at a time."""
         envelope = {"kind": self.kind, "format": FORMAT, "sha256": _digest(document), "document": document}
-        draft = self.path.with_name(f".{self.path.name}.draft")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "wb") as file:
-                file.write(json.dumps(envelope, sort_keys=True, indent=1).encode() + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(self.path)
-            _sync_folder(self.path.parent)
+            durable.write(self.path, json.dumps(envelope, sort_keys=True, indent=1).encode() + b"\n")
         except OSError as error:
             raise CowError(f"The journal {self.path} cannot be written: {error.strerror}.") from error
 
     def remove(self) -> None:
         """Forget the work, durably; fine when there is no journal."""
-        self.path.unlink(missing_ok=True)
         if self.path.parent.is_dir():
-            _sync_folder(self.path.parent)
+            durable.remove(self.path)
 
     def _unusable(self, what: str) -> str:
         return (
@@ -80,11 +73,3 @@ class Journal:
 
 def _digest(document: Any) -> str:
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

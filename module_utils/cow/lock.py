@@ -1,4 +1,4 @@
-"""One writer for each resource of the host."""
+"""One writer for each resource of the host, or many readers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from .errors import CowError
+from .errors import Busy, CowError
 
 FOLDER = Path("/run/cowherd/locks")
 
@@ -19,6 +19,7 @@ FOLDER = Path("/run/cowherd/locks")
 def held(
     resource: str,
     *,
+    shared: bool = False,
     timeout: float = 60.0,
     folder: Path = FOLDER,
     clock: Callable[[], float] = time.monotonic,
@@ -29,16 +30,33 @@ def held(
     The lock is an flock(2) on a file in `folder`; the kernel gives it back when the process ends in any way. The file
     names its holder for the message, and stays: removing it would let two processes lock two files of one name.
 
-    Raises CowError when another process holds it for longer than `timeout` seconds, or when there can be no lock.
+    shared: with others that share it. One who wants it alone may wait for ever while they come and go: see `in_turn`.
+
+    Raises Busy when another process holds it for longer than `timeout` seconds, CowError when there can be no lock.
     """
     descriptor = _open(folder, re.sub(r"[^A-Za-z0-9._-]+", "_", resource).strip("_") + ".lock")
     try:
-        _acquire(descriptor, resource, clock() + timeout, clock, sleep)
+        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        _acquire(descriptor, kind, resource, clock() + timeout, clock=clock, sleep=sleep)
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         yield
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def in_turn(resource: str, *, shared: bool, timeout: float = 60.0, folder: Path = FOLDER) -> Iterator[None]:
+    """Hold a lock that some share and others want alone, in the order in which they came.
+
+    All take a second lock while they wait for the first: whoever wants it alone waits for those who have it now, and
+    not for those who come later.
+    """
+    with contextlib.ExitStack() as turn:
+        turn.enter_context(held(f"{resource}.turn", timeout=timeout, folder=folder))
+        with held(resource, shared=shared, timeout=timeout, folder=folder):
+            turn.close()
+            yield
 
 
 def _open(folder: Path, name: str) -> int:
@@ -50,17 +68,25 @@ def _open(folder: Path, name: str) -> int:
 
 
 def _acquire(
-    descriptor: int, resource: str, deadline: float, clock: Callable[[], float], sleep: Callable[[float], None]
+    descriptor: int,
+    kind: int,
+    resource: str,
+    deadline: float,
+    *,
+    clock: Callable[[], float],
+    sleep: Callable[[float], None],
 ) -> None:
+    pause = 0.005
     while True:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
         except BlockingIOError:
             if clock() >= deadline:
                 holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
-                raise CowError(
+                raise Busy(
                     f"Another run (process {holder}) is changing {resource}. Wait for it to end, then start again."
                 ) from None
-            sleep(0.1)
+            sleep(pause)
+            pause = min(2 * pause, 0.1)
         else:
             return

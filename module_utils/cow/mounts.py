@@ -58,6 +58,18 @@ def every() -> tuple[Mount, ...]:
     return tuple(_read_table().values())
 
 
+def showing(path: Path) -> tuple[Mount, ...]:
+    """Return the mounts that show the folder `path` or something in it, and those in it that show something else."""
+    real = path.resolve()
+    own = under(real)
+    inside = own.inside(real)
+    return tuple(
+        mount
+        for mount in every()
+        if mount.mount_point.is_relative_to(real) or (mount.device == own.device and mount.root.is_relative_to(inside))
+    )
+
+
 def free(path: Path) -> Size:
     """Return what an ordinary user may still write to the file system under `path`, which need not exist."""
     ancestor = existing(path)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from .errors import CowError
 
@@ -13,6 +14,7 @@ _PROJECT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", re.ASCII)
 _ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:+-]*(?:/[A-Za-z0-9][A-Za-z0-9._:+-]*)*", re.ASCII)
 _INTERFACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,14}", re.ASCII)
 _DATASET_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*", re.ASCII)
+_ZFS_PROPERTY = re.compile(r"[a-z0-9][a-z0-9._:@-]{0,255}", re.ASCII)
 _SUBVOLUME = re.compile(r"[^/\0-\x1f-][^/\0-\x1f]{0,254}")
 
 
@@ -66,6 +68,42 @@ def dataset(name: str) -> str:
     if not all(_DATASET_PART.fullmatch(part) for part in name.split("/")):
         raise CowError(f"{name!r} is not a dataset. Write POOL/NAME in letters, digits, '.', '_', ':' and '-'.")
     return name
+
+
+def snapshot(name: str) -> str:
+    """Return a ZFS snapshot as POOL/NAME@SNAPSHOT."""
+    of, at, own = name.partition("@")
+    if not at or not all(_DATASET_PART.fullmatch(part) for part in (own, *of.split("/"))):
+        raise CowError(
+            f"{name!r} is not a snapshot. Write POOL/NAME@SNAPSHOT in letters, digits, '.', '_', ':' and '-'."
+        )
+    return name
+
+
+def zfs_properties(properties: Mapping[str, Any]) -> dict[str, str]:
+    """Return properties of a dataset as text; their names are lower case, those of users have a colon."""
+    for key, value in properties.items():
+        if not _ZFS_PROPERTY.fullmatch(key):
+            raise CowError(f"{key!r} is not a property of ZFS. Write lower case letters, digits and '._:-'.")
+        if isinstance(value, bool) or not isinstance(value, str | int):
+            raise CowError(f"The property {key} is {value!r}. Write it as text in quotes, as in 'on', or as a number.")
+        if any(character in str(value) for character in "\t\n\0"):
+            raise CowError(f"The property {key} has a tab or a line break in it. Write it on one line.")
+    return {key: str(value) for key, value in properties.items()}
+
+
+def golden_project(name: str) -> str:
+    """Return the name of a project of golden trees, which is a file name and part of a dataset's."""
+    return _checked(
+        name, _PROJECT, "golden project", "1 to 63 letters, digits, '.', '_' or '-', beginning with a letter or digit"
+    )
+
+
+def session(name: str) -> str:
+    """Return the name of a session of a golden tree, which is a file name and part of a dataset's."""
+    return _checked(
+        name, _PROJECT, "session", "1 to 63 letters, digits, '.', '_' or '-', beginning with a letter or digit"
+    )
 
 
 def subvolume(name: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -58,6 +57,8 @@ def run(
     Raises CommandMissing when the program is not there, CommandFailed when it ends with another status, and CowError
     when it cannot be started or takes too long.
     """
+    import subprocess  # noqa: PLC0415: it takes long to load, and a clone on btrfs runs no command
+
     full_environment = {**os.environ, **(environment or {}), "LC_ALL": "C", "LANGUAGE": ""}
     try:
         completed = subprocess.run(

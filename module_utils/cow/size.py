@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from fractions import Fraction
 
 from .errors import CowError
 
@@ -38,13 +37,15 @@ class Size:
         matched = _FORM.fullmatch(str(text).strip())
         if matched is None:
             raise CowError(_not_a_size(text))
-        number, unit = Fraction(matched["number"]), matched["unit"]
+        units, _, decimals = matched["number"].partition(".")
+        # The number as a fraction, exact; the module of that name takes long to load.
+        number, divisor, unit = int(units + decimals), 10 ** len(decimals), matched["unit"]
         if unit == "%":
-            return cls(int(number * _whole_of(whole, text, number) / 100))
+            return cls(number * _whole_of(whole, text, too_much=number > 100 * divisor) // (100 * divisor))
         factor = _BY_FOLDED_UNIT.get(unit.casefold())
         if factor is None:
             raise CowError(_not_a_size(text))
-        return cls(int(number * factor))
+        return cls(number * factor // divisor)
 
     def __str__(self) -> str:
         """Give the shortest exact form in binary units, which `parse` reads back to the same size."""
@@ -68,10 +69,10 @@ class Size:
 GIB = Size(1024**3)
 
 
-def _whole_of(whole: Size | None, text: str | int, percent: Fraction) -> int:
+def _whole_of(whole: Size | None, text: str | int, *, too_much: bool) -> int:
     if whole is None:
         raise CowError(f"The size {text} is a percentage, but there is nothing that it could be of. Give 50GiB, say.")
-    if percent > 100:
+    if too_much:
         raise CowError(f"The size {text} is more than the whole. Give at most 100%.")
     return whole.bytes
 

@@ -117,7 +117,7 @@ def _observe_absent(path: Path) -> Found:
     here = btrfs.at(path)
     if here is None:
         return Found()
-    used_at = _used_at(path)
+    used_at = tuple(mount.mount_point for mount in mounts.showing(path))
     # Behind a mount point nothing can be looked at; it stands in the way of the deletion by itself.
     nested = () if used_at else btrfs.nested(path)
     return Found(
@@ -126,18 +126,6 @@ def _observe_absent(path: Path) -> Found:
         unwritable=_unwritable([path, *(inner.path for inner in nested)]),
         used_at=used_at,
         default_id=btrfs.default_id(path),
-    )
-
-
-def _used_at(path: Path) -> tuple[Path, ...]:
-    """Mount points that show the folder `path` or something in it, and those in it that show something else."""
-    real = path.resolve()
-    own = mounts.under(real)
-    inside = own.inside(real)
-    return tuple(
-        mount.mount_point
-        for mount in mounts.every()
-        if mount.mount_point.is_relative_to(real) or (mount.device == own.device and mount.root.is_relative_to(inside))
     )
 
 

@@ -279,6 +279,22 @@ def set_flags(descriptor: int, wanted: int) -> None:
         fcntl.ioctl(descriptor, _SET_FLAGS, (found & ~FLAGS | wanted).to_bytes(4, sys.byteorder))
 
 
+def unblock(found: Tree) -> None:
+    """Take away the flags that keep the entries of a tree from being changed or removed."""
+    with Descent(found.root) as descent:
+        for entry in found.entries:
+            if entry.flags & BLOCKING_FLAGS:
+                _unblock(descent.at(entry.parent), entry)
+
+
+def _unblock(folder: int, entry: Entry) -> None:
+    descriptor = os.open(entry.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        set_flags(descriptor, entry.flags & ~BLOCKING_FLAGS)
+    finally:
+        os.close(descriptor)
+
+
 def _raw_flags(descriptor: int) -> int:
     try:
         return int.from_bytes(fcntl.ioctl(descriptor, _GET_FLAGS, bytes(4)), sys.byteorder)

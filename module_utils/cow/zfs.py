@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from . import mounts, names, process
@@ -48,7 +49,7 @@ def find(name: str) -> Dataset | None:
     except process.CommandMissing:
         return None
     except process.CommandFailed as failure:
-        if failure.finished.stderr.strip().endswith("dataset does not exist"):
+        if says_missing(failure):
             return None
         raise
     values = dict(line.split("\t") for line in found.stdout.splitlines())
@@ -59,6 +60,124 @@ def find(name: str) -> Dataset | None:
         below=tuple(below for below in listed.stdout.splitlines() if below != name),
         files=_files(name),
     )
+
+
+def says_missing(failure: process.CommandFailed) -> bool:
+    """Say whether a command failed for the one reason that what it was asked about does not exist."""
+    lines = failure.finished.stderr.strip().splitlines()
+    return bool(lines) and all(line.endswith("dataset does not exist") for line in lines)
+
+
+@dataclass(frozen=True)
+class Property:
+    """value: "-" for none. own: whether it was set on this very dataset, and not inherited or left at its default."""
+
+    value: str
+    own: bool = False
+
+
+Properties = Mapping[str, Property]
+
+
+@dataclass(frozen=True)
+class Zfs:
+    """The `zfs` program. Each call but the reading ones is one change, and raises CowError when it could not be made.
+
+    Nothing is ever destroyed recursively, deferred or by force. Options are those that zfs-fuse has as well.
+    """
+
+    run: process.Runner = process.run
+
+    def read(self, of: Sequence[str], wanted: Sequence[str], *, below: bool = False) -> dict[str, Properties]:
+        """Return properties of datasets and snapshots by name; those that do not exist are left out.
+
+        below: also of all datasets and snapshots below them.
+        """
+        argv = ["zfs", "get", "-Hp", *(["-r"] if below else []), "-o", "name,property,value,source"]
+        finished = self.run([*argv, ",".join(wanted), *of], accept=(0, 1))
+        failure = process.CommandFailed(finished)
+        if finished.status and not says_missing(failure):
+            raise failure
+        found: dict[str, dict[str, Property]] = {}
+        for line in finished.stdout.splitlines():
+            name, key, *value, source = line.split("\t")
+            found.setdefault(name, {})[key] = Property("\t".join(value), source == "local")
+        return dict(found)
+
+    def create(self, name: str, properties: Mapping[str, str], *, volume: Size | None = None) -> None:
+        """Make an empty file system, or a sparse volume of this size."""
+        sparse = ["-s", "-V", str(volume.bytes)] if volume else []
+        self.run(["zfs", "create", *sparse, *_options(properties), name])
+
+    def clone(self, snapshot: str, name: str, properties: Mapping[str, str]) -> None:
+        """Make a writable clone of a snapshot."""
+        self.run(["zfs", "clone", *_options(properties), snapshot, name])
+
+    def take(self, snapshot: str, properties: Mapping[str, str]) -> None:
+        """Take a snapshot, with user properties."""
+        self.run(["zfs", "snapshot", *_options(properties), snapshot])
+
+    def promote(self, name: str) -> None:
+        """Promote a clone until it depends on no other dataset; one that does not depend on any is left as it is."""
+        while self.origin(name) is not None:
+            self.run(["zfs", "promote", name])
+
+    def origin(self, name: str) -> str | None:
+        """Return the snapshot that an existing dataset is a clone of."""
+        origin = self.read([name], ["origin"])[name]["origin"].value
+        return None if origin in ("-", "") else origin
+
+    def clones(self, snapshot: str) -> tuple[str, ...]:
+        """Return the datasets that are clones of a snapshot, wherever in the pool."""
+        try:
+            listed = self.read([snapshot], ["clones"]).get(snapshot, {"clones": Property("-")})["clones"].value
+        except process.CommandFailed as failure:
+            if "invalid property 'clones'" not in failure.finished.stderr:
+                raise
+            # zfs-fuse does not have it; every clone names its origin.
+            everywhere = self.read([snapshot.partition("/")[0].partition("@")[0]], ["origin"], below=True)
+            return tuple(name for name, found in everywhere.items() if found["origin"].value == snapshot)
+        return tuple(name for name in listed.split(",") if name not in ("-", ""))
+
+    def holds(self, snapshot: str) -> tuple[str, ...]:
+        """Return the tags that hold a snapshot."""
+        if self.read([snapshot], ["userrefs"])[snapshot]["userrefs"].value == "0":
+            return ()
+        listed = self.run(["zfs", "holds", "-H", snapshot])
+        return tuple(line.split("\t")[1] for line in listed.stdout.splitlines())
+
+    def hold(self, tag: str, snapshot: str) -> None:
+        """Keep a snapshot from being destroyed; fine when this tag holds it already."""
+        self._unless_said("tag already exists", ["zfs", "hold", tag, snapshot])
+
+    def release(self, tag: str, snapshot: str) -> None:
+        """Take a hold away; fine when there is none with this tag."""
+        self._unless_said("no such tag", ["zfs", "release", tag, snapshot])
+
+    def destroy(self, name: str) -> None:
+        """Destroy one dataset or snapshot that nothing depends on."""
+        self.run(["zfs", "destroy", name])
+
+    def set(self, name: str, key: str, value: str) -> None:
+        """Set a property."""
+        self.run(["zfs", "set", f"{key}={value}", name])
+
+    def mount(self, name: str) -> None:
+        """Mount a file system at its mountpoint."""
+        self.run(["zfs", "mount", name])
+
+    def unmount(self, name: str) -> None:
+        """Unmount a file system that is not in use."""
+        self.run(["zfs", "unmount", name])
+
+    def _unless_said(self, words: str, argv: Sequence[str]) -> None:
+        finished = self.run(argv, accept=(0, 1))
+        if finished.status and words not in finished.stderr:
+            raise process.CommandFailed(finished)
+
+
+def _options(properties: Mapping[str, str]) -> list[str]:
+    return [word for key, value in properties.items() for word in ("-o", f"{key}={value}")]
 
 
 def _files(name: str) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ class Command:
     requirements: the environment that it runs in.
     options: adds its options to a parser.
     run: does it and returns the exit status.
+    asks: whether its playbook shows a plan and wants it confirmed.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Command:
     requirements: Sequence[Path]
     options: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], int]
+    asks: bool = False
 
 
 def main(argv: Sequence[str]) -> int:
@@ -59,9 +61,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(own)
 
 
-def playbook(name: str, help_text: str) -> Command:
+def playbook(name: str, help_text: str, *, asks: bool = False) -> Command:
     """Return the command that runs playbooks/NAME.yml."""
-    return Command(name, help_text, environment.RUN, _playbook_options, _run_playbook)
+    return Command(name, help_text, environment.RUN, _playbook_options, _run_playbook, asks)
 
 
 def _split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -100,7 +102,11 @@ def _run_tests(options: argparse.Namespace) -> int:
 
 COMMANDS = (
     playbook("site", "Make every launch on the hosts a copy-on-write clone. Run again, nothing changes."),
+    playbook("golden", "Keep golden file trees on the hosts, and clone them for sessions."),
     playbook("verify", "Launch a throw-away container on each host and compare its phases with the targets."),
+    playbook("migrate", "Move containers to another pool, with a way back. Shows a plan, and asks.", asks=True),
+    playbook("rollback", "Put moved containers back where they were. Shows a plan, and asks.", asks=True),
+    playbook("migrate_cleanup", "Remove the kept sources of moves for good. Shows a plan, and asks twice.", asks=True),
     playbook("images", "Build images of root file systems, where what they are made of has changed."),
     Command("test", "Run all that tells whether Cowherd works.", environment.TEST, _test_options, _run_tests),
 )

@@ -43,8 +43,25 @@ _CANCEL_WITHIN = 1
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run the playbook of the command, show it, and return its exit status."""
+    """Run the playbook of the command, show it, and return its exit status.
+
+    One that wants its plan confirmed is run once more with the answers of the person at the terminal.
+    """
     arguments = _arguments(options)
+    passwords = _passwords(arguments)
+    if not options.command.asks:
+        return _shown(options, arguments, passwords)[0]
+    # The question is ours: the plan is on the terminal then, and nothing else.
+    arguments += ["--extra-vars", "pool_migration_ask=false"]
+    status, state = _shown(options, arguments, passwords)
+    if status or not _can_ask(options):
+        return status
+    answers = _answers(state)
+    return _shown(options, [*arguments, *answers], passwords)[0] if answers else status
+
+
+def _shown(options: argparse.Namespace, arguments: Sequence[str], passwords: Mapping[str, str]) -> tuple[int, Run]:
+    """Run the playbook in the view that was asked for; return its exit status and what it came to."""
     state = Run(check=_among(arguments, ("-C", "--check")))
     view = views.choose(plain=options.plain, document=options.json)
 
@@ -53,11 +70,27 @@ def run(options: argparse.Namespace) -> int:
         state = advance(state, event)
         view.show(state, event)
 
-    passwords = _passwords(arguments)
     with view:
         status = play(ROOT / "playbooks" / f"{options.command.name}.yml", arguments, follow, passwords)
     view.end(state, status)
-    return status
+    return status, state
+
+
+def _can_ask(options: argparse.Namespace) -> bool:
+    return sys.stdin.isatty() and sys.stdout.isatty() and not options.json
+
+
+def _answers(state: Run) -> list[str]:
+    """Ask what the hosts want to know, and return the answers as arguments; none when one of them is no."""
+    questions = dict.fromkeys(question for _, host in sorted(state.hosts.items()) for question in host.questions)
+    arguments: list[str] = []
+    for question in questions:
+        answer = input(f"{question.question}: ").strip()
+        if not answer or (question.word and answer != question.word):
+            return []
+        value = {question.variable: True if question.word else answer}
+        arguments += ["--extra-vars", json.dumps(value)]
+    return arguments
 
 
 def play(

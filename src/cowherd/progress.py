@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -35,6 +36,9 @@ _ENDINGS = {
     "runner_on_skipped": "skipped",
 }
 
+_PROGRESS = re.compile(r"progress (?P<host>\S+): (?P<text>.+?)(?: (?P<percent>\d+) % \((?P<detail>.*)\))?\s*$")
+"""How the action plugins say how far a module is, such as `progress pi-01: c1: copying 34 % (8 s left)`."""
+
 _MARKS_OF_FAILURE = ("failed", "unreachable", "exception")
 """Of these the result of a failed item has one; which it is depends on Ansible's version."""
 
@@ -61,6 +65,36 @@ class Storage:
 
 
 @dataclass(frozen=True)
+class Table:
+    """A table that a role hands over. records: its rows as values, for programs."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    records: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a run asks for before it changes anything: the answer is the value of a variable of the next run.
+
+    word: where it is given, this answer means yes and every other one no.
+    """
+
+    variable: str
+    question: str
+    word: str = ""
+
+
+@dataclass(frozen=True)
+class Share:
+    """How far a long step is, in words, and in percent where that is known."""
+
+    text: str
+    percent: int | None = None
+
+
+@dataclass(frozen=True)
 class Image:
     """An image of a root file system. root_hash: "" for one without a hash tree."""
 
@@ -80,6 +114,8 @@ class Host:
     since: when that task began, in seconds since the epoch; None when the host waits.
     counts: tasks by how they ended: ok, changed, failed, unreachable, skipped.
     changes: what was changed, or in check mode would be, in words.
+    share: how far the task is, where it says so.
+    tables: by name: plan, result. questions: what has to be answered before a run changes anything.
     """
 
     step: str = ""
@@ -89,6 +125,9 @@ class Host:
     errors: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     storage: Storage | None = None
+    share: Share | None = None
+    tables: Mapping[str, Table] = field(default_factory=dict)
+    questions: tuple[Question, ...] = ()
     images: tuple[Image, ...] = ()
 
     @property
@@ -123,7 +162,13 @@ def advance(run: Run, event: Event) -> Run:
         return _task_ended(run, data, _ENDINGS[kind])
     if kind == "playbook_on_stats":
         return _ended(run, data)
-    return run
+    told = progress_line(event)
+    return _with_host(run, told["host"], share=_share(told)) if told else run
+
+
+def progress_line(event: Event) -> re.Match[str] | None:
+    """Return what a line about the progress of a host says; None for all other events."""
+    return _PROGRESS.match(event.get("stdout") or "") if event["event"] == "verbose" else None
 
 
 def sentence(result: Mapping[str, Any]) -> str:
@@ -141,7 +186,7 @@ def sentence(result: Mapping[str, Any]) -> str:
 def _task_began(run: Run, data: Mapping[str, Any], when: float) -> Run:
     """A host that goes on after a failure was rescued."""
     counts = {**run.hosts.get(data["host"], Host()).counts, "failed": 0}
-    return _with_host(run, data["host"], step=data["task"], since=when, counts=counts)
+    return _with_host(run, data["host"], step=data["task"], since=when, counts=counts, share=None)
 
 
 def _task_ended(run: Run, data: Mapping[str, Any], ending: str) -> Run:
@@ -160,10 +205,14 @@ def _task_ended(run: Run, data: Mapping[str, Any], ending: str) -> Run:
         changes = tuple(step for each in results for step in each.get("steps") or ()) or (data["task"],)
     warnings = (warning for each in [result, *results] for warning in each.get("warnings") or ())
     pools = result.get("storage_pools") or ()
+    facts = result.get("ansible_facts") or {}
     return _with_host(
         run,
         data["host"],
         since=None,
+        share=None,
+        tables={**host.tables, **_tables(facts)},
+        questions=_questions(facts, host.questions),
         storage=_storage(pools[0], ()) if pools else host.storage,
         counts=counts,
         changes=host.changes + changes,
@@ -210,6 +259,32 @@ def _storage(found: Mapping[str, Any], phases: Sequence[Mapping[str, Any]]) -> S
         can_clone=found["can_clone"],
         phases=tuple(Phase(each["name"], each["ms"], each.get("target_ms")) for each in phases),
     )
+
+
+def _tables(facts: Mapping[str, Any]) -> dict[str, Table]:
+    """Take the tables that a role hands over as a fact, by their names."""
+    return {
+        name: Table(
+            title=given["title"],
+            columns=tuple(given["columns"]),
+            rows=tuple(map(tuple, given["rows"])),
+            records=tuple(given["records"]),
+        )
+        for fact, tables in facts.items()
+        if fact.endswith("_cowherd_tables")
+        for name, given in tables.items()
+    }
+
+
+def _questions(facts: Mapping[str, Any], before: tuple[Question, ...]) -> tuple[Question, ...]:
+    given = next((asked for fact, asked in facts.items() if fact.endswith("_cowherd_asks")), None)
+    return before if given is None else tuple(Question(**each) for each in given)
+
+
+def _share(told: re.Match[str]) -> Share:
+    if told["percent"] is None:
+        return Share(told["text"])
+    return Share(f"{told['text']}, {told['detail']}", int(told["percent"]))
 
 
 def _with_host(run: Run, name: str, **changes: Any) -> Run:

@@ -8,11 +8,12 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from rich.console import RenderableType
 
     from cowherd.progress import Host, Phase, Run, Storage
+    from cowherd.progress import Table as Handed
 
 STYLES = {"ok": "green", "changed": "yellow", "failed": "red", "unreachable": "bold red"}
 """The colour of an outcome."""
@@ -24,6 +25,9 @@ def of(run: Run, status: int) -> Iterator[RenderableType]:
     """Yield what to print after a run that ended with an exit status."""
     if run.hosts:
         yield _table(run)
+    results = {name: host.tables["result"] for name, host in sorted(run.hosts.items()) if "result" in host.tables}
+    if results:
+        yield table(results)
     if any(host.images for host in run.hosts.values()):
         yield _images(run)
     yield from _said("Would change" if run.check else "Changed", run, "changes", "yellow")
@@ -31,6 +35,20 @@ def of(run: Run, status: int) -> Iterator[RenderableType]:
     yield from _said("Warnings", run, "warnings", "magenta")
     if status and not any(host.errors for host in run.hosts.values()):
         yield Text(f"ansible-playbook ended with status {status}; its own words are above.", "red")
+
+
+def table(by_host: Mapping[str, Handed]) -> Table:
+    """Return the tables that hosts handed over, all with the same columns, as one."""
+    first = next(iter(by_host.values()))
+    several = len(by_host) > 1
+    title = first.title if not several else ""
+    shown = Table("Host", *first.columns, title=title, title_justify="left", show_lines=several)
+    for column in shown.columns:
+        column.overflow = "fold"
+    for name, handed in by_host.items():
+        for row in handed.rows:
+            shown.add_row(name, *map(Text, row))
+    return shown
 
 
 def _table(run: Run) -> Table:

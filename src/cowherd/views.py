@@ -10,20 +10,23 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
 from rich.live import Live as LiveDisplay
+from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from cowherd import summary
-from cowherd.progress import SPOKEN, Run
+from cowherd.progress import SPOKEN, Host, Run, progress_line
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import TracebackType
 
     from rich.console import RenderableType
 
-    from cowherd.progress import Event
+    from cowherd.progress import Event, Share
 
 _WIDTH_OF_LOGS = 140
+_WIDTH_OF_BAR = 24
 
 
 class View:
@@ -77,9 +80,13 @@ class Live(View):
         self._live.stop()
 
     def show(self, run: Run, event: Event) -> None:
-        """Print what Ansible says to the person above the rows."""
+        """Print what Ansible says to the person above the rows, and plans as soon as they are made."""
+        for name, host in run.hosts.items():
+            before = self._run.hosts.get(name, Host()).tables
+            if "plan" in host.tables and "plan" not in before:
+                self._console.print(summary.table({name: host.tables["plan"]}))
         self._run = run
-        if event["event"] in SPOKEN and event.get("stdout"):
+        if event["event"] in SPOKEN and event.get("stdout") and not progress_line(event):
             self._console.print(Text.from_ansi(event["stdout"]))
 
     def end(self, run: Run, status: int) -> None:
@@ -96,7 +103,7 @@ class Live(View):
         for name, host in hosts[:room]:
             step = "unreachable" if host.outcome == "unreachable" else host.step
             taken = f"{now - host.since:.0f} s" if host.since else ""
-            rows.add_row(Text(name, summary.STYLES[host.outcome]), Text(step), Text(taken, "dim"))
+            rows.add_row(Text(name, summary.STYLES[host.outcome]), Text(step), Text(taken, "dim"), *_share(host.share))
         more = [Text(f"and {len(hosts) - room} more hosts", "dim")] if len(hosts) > room else []
         return Group(title, rows, *more)
 
@@ -107,12 +114,20 @@ class Document(View):
     def show(self, run: Run, event: Event) -> None:  # noqa: ARG002
         """Keep standard output for the document."""
         if event["event"] in SPOKEN and event.get("stdout"):
-            print(event["stdout"], file=sys.stderr)
+            print(event["stdout"].rstrip(), file=sys.stderr)
 
     def end(self, run: Run, status: int) -> None:
         """Print the document."""
         hosts = {name: asdict(host) for name, host in run.hosts.items()}
         print(json.dumps({"status": status, "check": run.check, "hosts": hosts}, indent=2))
+
+
+def _share(share: Share | None) -> Sequence[RenderableType]:
+    """Return a bar, where it is known how far a step is, and what it says."""
+    if share is None:
+        return ()
+    bar = Text() if share.percent is None else ProgressBar(total=100, completed=share.percent, width=_WIDTH_OF_BAR)
+    return bar, Text(share.text)
 
 
 def choose(*, plain: bool, document: bool) -> View:

@@ -87,7 +87,7 @@ def test_dir_pool_with_an_instance_is_reported_and_left(incusd: Incusd, busybox_
     runs = four(incusd, MODULE, **options)
     (drift,) = runs.again["drift"]
     assert "Pool default has driver dir and holds instances c1" in drift
-    assert "`incus copy NAME NAME-new --storage POOL`" in drift
+    assert "playbooks/migrate.yml" in drift
     assert drift in str(runs.check["warnings"])
     after = state(incusd)
     assert [instance["devices"] for instance in after["instances"]] == [

@@ -302,7 +302,7 @@ def test_dir_pool_that_holds_something_stays(incusd: Incusd, fill: Callable[[Inc
     message = refused(incusd, MODULE, name="fast", size="1GiB", recreate_empty=True)
     assert f"Pool fast has driver dir and {said}" in message
     assert "wanted is one that clones (btrfs or zfs)" in message
-    assert "`incus copy NAME NAME-new --storage POOL`" in message
+    assert "playbooks/migrate.yml" in message
     reported = unchanged(incusd, MODULE, name="fast", size="1GiB", recreate_empty=True, drift="report")
     assert reported["drift"] == message
 

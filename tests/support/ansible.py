@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,14 +29,16 @@ def run_module(
     *,
     environment: Mapping[str, str] | None = None,
     library: Path = ROOT / "library",
+    within: Sequence[str] = (),
 ) -> Result:
     """Run a module of the project on this machine and return what it returned; a failure has `failed` and `msg`.
 
-    environment: added to this process's own. AssertionError when the module ended in any other way than by a result.
+    environment: added to this process's own. within: a command to run it by, such as nsenter(1).
+    AssertionError when the module ended in any other way than by a result.
     """
     arguments = {**args, "_ansible_check_mode": check, "_ansible_diff": diff}
     finished = subprocess.run(
-        [sys.executable, "-P", ROOT / "tests/support/module_main.py", library / f"{name}.py"],
+        [*within, sys.executable, "-P", ROOT / "tests/support/module_main.py", library / f"{name}.py"],
         input=json.dumps(arguments),
         env={**os.environ, **(environment or {})},
         capture_output=True,
@@ -69,6 +71,7 @@ def four_runs(
     state: Callable[[], Any] | None = None,
     environment: Mapping[str, str] | None = None,
     library: Path = ROOT / "library",
+    within: Sequence[str] = (),
 ) -> FourRuns:
     """Run a module that has something to do four times, and assert what holds of every module.
 
@@ -79,7 +82,7 @@ def four_runs(
 
     def run(*, check: bool, changed: bool) -> Result:
         before = state() if state and check else None
-        result = run_module(name, args, check, environment=environment, library=library)
+        result = run_module(name, args, check, environment=environment, library=library, within=within)
         assert not result.get("failed"), f"{name} failed: {result['msg']}"
         assert result["changed"] is changed, f"{name}: changed {result['changed']}, wanted {changed}: {result['steps']}"
         if state and check:

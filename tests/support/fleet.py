@@ -21,6 +21,9 @@ PACKAGES = ("ca-certificates", "dbus", "iproute2", "openssh-server", "python3", 
 INCUS_PACKAGES = ("btrfs-progs", "dnsmasq-base", "incus-base", "incus-client")
 """What a host has besides on which Incus is installed; its daemon starts with the first request."""
 
+GROUP = "incus_hosts"
+"""The group of the inventory that playbooks for Incus are for."""
+
 _LOOP_DEVICES = 128
 
 _DEVICE_NODES = [
@@ -64,10 +67,16 @@ class Host:
         """Make the host unreachable."""
         self.daemon.run("stop", "--force", self.name)
 
+    def restart(self) -> None:
+        """Reboot the host, and return when it is up."""
+        self.daemon.run("restart", self.name)
+        until(lambda: _is_up(self), within=120)
+        until(lambda: self.daemon.address(self.name) == self.address)
+
 
 @dataclass(frozen=True)
 class Fleet:
-    """Hosts that are up. inventory: for Ansible, by ssh, as group incus_hosts. daemon: in which they are containers."""
+    """Hosts that are up. inventory: for Ansible, by ssh, as one group. daemon: in which they are containers."""
 
     hosts: tuple[Host, ...]
     inventory: Path
@@ -75,8 +84,8 @@ class Fleet:
 
 
 @contextmanager
-def running(names: Sequence[str], packages: Sequence[str] = ()) -> Iterator[Fleet]:
-    """Hosts of these names for the length of the block, with `packages` installed besides PACKAGES."""
+def running(names: Sequence[str], packages: Sequence[str] = (), group: str = GROUP) -> Iterator[Fleet]:
+    """Hosts of these names for the length of the block, with `packages` installed besides PACKAGES, in a group."""
     with ExitStack() as cleanup:
         folder = leftovers.new_folder()
         cleanup.callback(leftovers.remove, folder)
@@ -85,7 +94,7 @@ def running(names: Sequence[str], packages: Sequence[str] = ()) -> Iterator[Flee
         public_key = (folder / "key.pub").read_text().strip()
         with ThreadPoolExecutor(4) as pool:
             hosts = tuple(pool.map(lambda name: _launch(daemon, name, public_key), names))
-        yield Fleet(hosts, _write_inventory(folder, hosts), daemon)
+        yield Fleet(hosts, _write_inventory(folder, hosts, group), daemon)
 
 
 def template(packages: Sequence[str] = ()) -> Path:
@@ -144,7 +153,7 @@ def _is_up(host: Host) -> bool:
         return False
 
 
-def _write_inventory(folder: Path, hosts: Sequence[Host]) -> Path:
+def _write_inventory(folder: Path, hosts: Sequence[Host], group: str) -> Path:
     """JSON is YAML. The connections that ssh keeps open have their sockets in the folder, so that they go with it."""
     variables = {
         "ansible_user": "root",
@@ -155,7 +164,7 @@ def _write_inventory(folder: Path, hosts: Sequence[Host]) -> Path:
     }
     inventory = folder / "inventory.yml"
     addresses = {host.name: {"ansible_host": host.address} for host in hosts}
-    inventory.write_text(json.dumps({"incus_hosts": {"hosts": addresses, "vars": variables}}, indent=2))
+    inventory.write_text(json.dumps({group: {"hosts": addresses, "vars": variables}}, indent=2))
     return inventory
 
 

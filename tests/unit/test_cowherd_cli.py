@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from cowherd import cli, environment, playbooks
-from cowherd.progress import Event
+from cowherd.progress import Event, Host, Question, Run
 
 VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 
@@ -159,3 +159,34 @@ def test_requirements_that_cannot_be_had_end_in_a_sentence(requirements: tuple[P
 )
 def test_check_mode_is_recognised_among_other_letters(arguments: list[str], *, given: bool) -> None:
     assert playbooks._among(arguments, ("-C", "--check")) is given
+
+
+NAME = Question("pool_migration_confirm", "Type the names")
+WORD = Question("pool_migration_remove_source", "Type the word remove", "remove")
+
+
+@pytest.mark.parametrize(
+    ("questions", "typed", "arguments"),
+    [
+        ((), [], []),
+        ((NAME,), ["pi-01,pi-02 "], ["--extra-vars", '{"pool_migration_confirm": "pi-01,pi-02"}']),
+        ((NAME,), [""], []),
+        ((NAME, WORD), ["pi-01", "yes"], []),
+        (
+            (NAME, WORD),
+            ["pi-01", "remove"],
+            [
+                *("--extra-vars", '{"pool_migration_confirm": "pi-01"}'),
+                *("--extra-vars", '{"pool_migration_remove_source": true}'),
+            ],
+        ),
+    ],
+)
+def test_answers_become_variables_and_one_no_is_no(
+    monkeypatch: pytest.MonkeyPatch, questions: tuple[Question, ...], typed: list[str], arguments: list[str]
+) -> None:
+    waiting = iter(typed)
+    monkeypatch.setattr("builtins.input", lambda _: next(waiting))
+    run = Run(hosts={"pi-01": Host(questions=questions), "pi-02": Host(questions=questions)})
+    assert playbooks._answers(run) == arguments
+    assert list(waiting) == []

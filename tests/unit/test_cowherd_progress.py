@@ -7,7 +7,7 @@ from functools import reduce
 import pytest
 from tests.unit.recorded_run import Recording, record
 
-from cowherd.progress import Image, Phase, Run, Storage, advance
+from cowherd.progress import Host, Image, Phase, Question, Run, Share, Storage, Table, advance
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +125,43 @@ def test_a_pool_is_known_from_where_it_was_made_when_nothing_was_timed() -> None
         "event_data": {"host": "pi", "task": "Have the pool", "res": {"changed": False, "storage_pools": [pool]}},
     }
     assert advance(Run(), event).hosts["pi"].storage == Storage("dir", "/srv", None, None, can_clone=False, phases=())
+
+
+TASK = {"host": "pi", "task": "Move each instance"}
+
+
+def ended(facts: dict[str, object]) -> dict[str, object]:
+    return {"event": "runner_on_ok", "event_data": {**TASK, "res": {"changed": False, "ansible_facts": facts}}}
+
+
+def test_tables_that_a_role_hands_over_are_kept_by_name() -> None:
+    given = {"title": "A plan", "columns": ["Instance"], "rows": [["c1"]], "records": [{"instance": "c1"}], "work": []}
+    run = advance(Run(), ended({"__pool_migration_cowherd_tables": {"plan": given}}))
+    run = advance(run, ended({"__pool_migration_cowherd_tables": {"result": {**given, "title": "A result"}}}))
+    assert run.hosts["pi"].tables == {
+        "plan": Table("A plan", ("Instance",), (("c1",),), ({"instance": "c1"},)),
+        "result": Table("A result", ("Instance",), (("c1",),), ({"instance": "c1"},)),
+    }
+
+
+def test_the_last_questions_count() -> None:
+    asked = {"variable": "pool_migration_confirm", "question": "Type the name"}
+    run = advance(Run(), ended({"__pool_migration_cowherd_asks": [asked]}))
+    assert run.hosts["pi"].questions == (Question("pool_migration_confirm", "Type the name"),)
+    assert advance(run, ended({})).hosts["pi"].questions == run.hosts["pi"].questions
+    assert advance(run, ended({"__pool_migration_cowherd_asks": []})).hosts["pi"].questions == ()
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        ended({}),
+        {"event": "runner_on_start", "created": "2026-01-10T09:00:00+00:00", "event_data": TASK},
+    ],
+)
+def test_progress_ends_with_its_task(event: dict[str, object]) -> None:
+    run = Run(hosts={"pi": Host(share=Share("c1: copying", 34))})
+    assert advance(run, event).hosts["pi"].share is None
 
 
 def test_images_are_those_that_were_handed_over() -> None:

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from cowherd import summary, views
 from cowherd.environment import ROOT
-from cowherd.progress import Host, Image, Phase, Run, Storage
+from cowherd.progress import Host, Image, Phase, Question, Run, Storage, Table
 
 FOUND = Storage(
     driver="btrfs",
@@ -122,6 +122,52 @@ def test_without_a_terminal_the_view_is_plain(capsys: pytest.CaptureFixture[str]
     out = capsys.readouterr().out
     assert out.startswith("PLAY [all] ***\n")
     assert "pi-01" in out
+
+
+PLAN = Table("1 of 2 instances would move", ("Instance", "What happens"), (("c1", "moves"), ("mary", "stays")))
+CAME = Table("What came of it", ("Instance", "Down"), (("c1", "1.4 s"),), ({"instance": "c1"},))
+
+
+def test_results_that_hosts_hand_over_are_one_table() -> None:
+    text = text_of(Run(hosts={name: Host(tables={"plan": PLAN, "result": CAME}) for name in ("pi-01", "pi-02")}))
+    assert "What happens" not in text, "the plan was shown before"
+    assert [[cell.strip() for cell in line.strip("│").split("│")] for line in text.splitlines() if "1.4 s" in line] == [
+        ["pi-01", "c1", "1.4 s"],
+        ["pi-02", "c1", "1.4 s"],
+    ]
+
+
+def test_the_document_has_the_tables_as_values(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = Question("pool_migration_confirm", "Type the name")
+    views.Document().end(Run(hosts={"pi-01": Host(tables={"result": CAME}, questions=(asked,))}), 0)
+    host = json.loads(capsys.readouterr().out)["hosts"]["pi-01"]
+    assert host["tables"]["result"]["records"] == [{"instance": "c1"}]
+    assert host["questions"] == [{"variable": "pool_migration_confirm", "question": "Type the name", "word": ""}]
+
+
+MOVING = """
+import time
+from cowherd.progress import Host, Run, Share, Table
+from cowherd.views import Live
+
+plan = Table("1 of 2 instances would move", ("Instance", "What happens"), (("c1", "moves"),))
+line = {"event": "verbose", "stdout": "progress pi-01: c1: copying 34 % (8 s left)"}
+view = Live()
+with view:
+    for percent in (34, 35):
+        share = Share("c1: copying, 8 s left", percent)
+        host = Host(step="Move each instance", since=time.time(), share=share, tables={"plan": plan})
+        view.show(Run(play="Migrate", hosts={"pi-01": host}), line)
+    time.sleep(0.6)
+"""
+
+
+def test_on_a_terminal_the_plan_is_there_before_the_end_and_progress_is_a_bar() -> None:
+    shown = on_terminal(MOVING, columns=120, lines=24)
+    assert shown.count("1 of 2 instances would move") == 1
+    assert "━━━━" in shown
+    assert "c1: copying, 8 s left" in shown
+    assert "progress pi-01" not in shown
 
 
 ROWS = """

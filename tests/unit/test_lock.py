@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -99,6 +100,72 @@ def test_a_link_in_its_place_is_not_followed(tmp_path: Path) -> None:
     with pytest.raises(CowError, match="cannot be opened"):
         take("pool", tmp_path)
     assert not (tmp_path / "victim").exists()
+
+
+IN_TURN = """\
+import sys
+from pathlib import Path
+from ansible.module_utils.cow.lock import in_turn
+for _ in range(int(sys.argv[3])):
+    with in_turn("pool", shared=sys.argv[2] == "shared", folder=Path(sys.argv[1])):
+        print("held", flush=True)
+        sys.stdin.readline()
+"""
+
+
+@contextmanager
+def taking_turns(folder: Path, how: str, times: int = 1) -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(
+        [sys.executable, "-c", IN_TURN, folder, how, str(times)],
+        env={**os.environ, "PYTHONPATH": str(IMPORTABLE)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def holds(process: subprocess.Popen[str]) -> bool:
+    assert process.stdout
+    return process.stdout.readline() == "held\n"
+
+
+def let_go(process: subprocess.Popen[str]) -> None:
+    assert process.stdin
+    process.stdin.write("\n")
+    process.stdin.flush()
+
+
+def test_some_share_it_and_one_alone_waits_for_them_but_not_for_later_ones(tmp_path: Path) -> None:
+    with taking_turns(tmp_path, "shared") as first, taking_turns(tmp_path, "shared") as second:
+        assert holds(first)
+        assert holds(second)
+        with taking_turns(tmp_path, "alone") as alone:
+            wait_until_it_is_someones_turn(tmp_path)
+            with (
+                pytest.raises(CowError, match=r"pool\.turn"),
+                lock.in_turn("pool", shared=True, timeout=0, folder=tmp_path),
+            ):
+                pass
+            let_go(first)
+            let_go(second)
+            assert holds(alone)
+            with pytest.raises(CowError), lock.in_turn("pool", shared=True, timeout=0, folder=tmp_path):
+                pass
+
+
+def wait_until_it_is_someones_turn(folder: Path) -> None:
+    """Return once another process has the second lock, for it waits for the first."""
+    for _ in range(1000):
+        try:
+            take("pool.turn", folder)
+        except CowError:
+            return
+        time.sleep(0.01)
+    raise AssertionError("nobody waits")
 
 
 def take(resource: str, folder: Path) -> None:

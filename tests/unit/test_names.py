@@ -8,8 +8,17 @@ from ansible.module_utils.cow.errors import CowError
 from hypothesis import given
 from hypothesis import strategies as st
 
-SINGLE = [names.pool, names.project, names.profile, names.instance, names.network, names.subvolume]
-EVERY = [*SINGLE, names.image_alias, names.dataset, names.absolute_path]
+SINGLE = [
+    names.pool,
+    names.project,
+    names.profile,
+    names.instance,
+    names.network,
+    names.subvolume,
+    names.golden_project,
+    names.session,
+]
+EVERY = [*SINGLE, names.image_alias, names.dataset, names.snapshot, names.absolute_path]
 
 texts = st.text() | st.text("aZ09-._/:+ \n\0", max_size=70)
 
@@ -40,6 +49,9 @@ def accepts(check: Callable[[str], str], name: str) -> bool:
         (names.image_alias, "debian/13"),
         (names.image_alias, "images:debian/13+cloud"),
         (names.dataset, "tank"),
+        (names.snapshot, "tank/golden@monday"),
+        (names.session, "build-17"),
+        (names.golden_project, "mono.repo_2"),
         (names.dataset, "tank/incus/pool-1"),
         (names.subvolume, "@home with space"),
         (names.subvolume, "größe"),
@@ -62,6 +74,11 @@ def test_usual_names_are_taken(check: Callable[[str], str], name: str) -> None:
         (names.image_alias, "/debian"),
         (names.image_alias, "debian/."),
         (names.dataset, "tank/"),
+        (names.snapshot, "tank/golden"),
+        (names.snapshot, "tank@a@b"),
+        (names.snapshot, "tank/../x@a"),
+        (names.session, "a/b"),
+        (names.golden_project, ".cowherd"),
         (names.dataset, "tank@snapshot"),
         (names.dataset, "tank/.."),
         (names.subvolume, "s" * 256),
@@ -98,3 +115,17 @@ def test_a_single_name_stays_in_its_folder(check: Callable[[str], str], name: st
     if accepts(check, name):
         assert "/" not in name
         assert "\n" not in name
+
+
+def test_zfs_properties_are_text() -> None:
+    assert names.zfs_properties({"atime": "off", "site:owner": "a b", "quota": 5}) == {
+        "atime": "off",
+        "site:owner": "a b",
+        "quota": "5",
+    }
+
+
+@pytest.mark.parametrize("properties", [{"-o": "x"}, {"A": "x"}, {"atime": True}, {"a:b": "x\ty"}, {"a:b": ["x"]}])
+def test_zfs_properties_that_are_refused(properties: dict[str, object]) -> None:
+    with pytest.raises(CowError):
+        names.zfs_properties(properties)

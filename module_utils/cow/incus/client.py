@@ -11,12 +11,12 @@ import http.client
 import json
 import socket
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, unquote, urlencode
 
 from ..errors import CowError
 
@@ -27,6 +27,8 @@ CHANGE_TIMEOUT = 900.0
 """Seconds a change may take, whether it is answered at the end, as the making of a pool, or by an operation."""
 _WAIT_SLICE = 30
 """Seconds of one long-poll; below READ_TIMEOUT, so that a silent server is noticed."""
+_TOLD_EVERY = 1
+"""Seconds of one, where somebody wants to be told how it goes."""
 
 
 class ServerUnreachable(CowError):
@@ -135,6 +137,13 @@ class Server:
         """Create or act, waiting for the operation if there is one; returns its metadata."""
         return self._change("POST", path, query, body)
 
+    def work(
+        self, *path: str, body: Mapping[str, Any], within: float, told: Callable[[], None], **query: str | int
+    ) -> Any:
+        """Have something done that takes long, as `post` does; `told` is called every few seconds meanwhile."""
+        envelope, _ = self._envelope("POST", path, query, body)
+        return self._wait(envelope["operation"], within, told)
+
     def put(self, *path: str, body: Mapping[str, Any], etag: str, **query: str | int) -> Any:
         """Replace a resource that is still as it was read (`etag`)."""
         return self._change("PUT", path, query, body, {"If-Match": etag})
@@ -179,11 +188,11 @@ class Server:
             return envelope["metadata"]
         return self._wait(envelope["operation"], CHANGE_TIMEOUT)
 
-    def _wait(self, operation: str, timeout: float) -> Any:
+    def _wait(self, operation: str, timeout: float, told: Callable[[], None] | None = None) -> Any:
         deadline = time.monotonic() + timeout
         path = tuple(operation.removeprefix("/1.0/").split("?")[0].split("/"))
         while True:
-            state = self._progress(path)
+            state = self._progress(path, _TOLD_EVERY if told else _WAIT_SLICE)
             what = state["description"] or "operation"
             if state["status"] == "Success":
                 return state["metadata"]
@@ -191,12 +200,14 @@ class Server:
                 raise Cancelled(f"{what}: cancelled on the server {self.name}. Run again to do it.")
             if state["status"] == "Failure":
                 raise ApiError(state["status_code"], state["err"], f"finish {what!r}")
+            if told:
+                told()
             if time.monotonic() > deadline:
                 raise CowError(f"{what}: {self.name} is still at it after {timeout:g} s. See `incus operation list`.")
 
-    def _progress(self, operation: tuple[str, ...]) -> Any:
+    def _progress(self, operation: tuple[str, ...], within: int) -> Any:
         try:
-            return self.get(*operation, "wait", timeout=_WAIT_SLICE)
+            return self.get(*operation, "wait", timeout=within)
         except ApiError:
             # Waiting answers with an error when the time is up, and when the operation failed; its state tells which.
             return self.get(*operation)
@@ -255,6 +266,11 @@ def connect(path: str = DEFAULT_SOCKET) -> Server:
     server = Server(path)
     server.get()
     return server
+
+
+def parts(url: str) -> list[str]:
+    """Return the parts of the path that the server gave something, as the methods of Server take them."""
+    return [unquote(part) for part in url.partition("?")[0].removeprefix("/1.0/").split("/")]
 
 
 def _opened_connection(path: str) -> http.client.HTTPConnection:

@@ -38,7 +38,7 @@ def session(module: Module) -> Iterator[Server]:
     socket = module.params["socket"]
     with (
         explained(module),
-        _server(socket, pending=module.params["pending"]) as server,
+        _server(socket, pending=module.params.get("pending", False)) as server,
         lock.held(f"incus:{socket}"),
     ):
         yield server

@@ -442,8 +442,8 @@ def _other_driver(pool: Pool, unrecorded: Sequence[str], wish: Wish) -> str:
     holding = "".join(f" and holds {what}" for what in _held(pool.contents, unrecorded))
     return (
         f"Pool {pool.name} has driver {pool.driver}{holding}; wanted is "
-        f"{_in_words(wish)}. It is left as it is. Make a second pool under another name; `incus stop NAME` and "
-        f"`incus copy NAME NAME-new --storage POOL` put an instance there and leave the original. See docs/pool.md."
+        f"{_in_words(wish)}. It is left as it is. Make a second pool under another name and move the instances to "
+        f"it with playbooks/migrate.yml; see docs/migration.md."
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import secrets
-import shlex
 import signal
 import statistics
 import time
@@ -14,15 +13,14 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 from urllib.error import HTTPError
-from urllib.parse import unquote
 from urllib.request import ProxyHandler, build_opener
 
 from .. import names
 from ..errors import CowError
-from . import pools, profiles, settings
-from .client import ApiError, Server
+from . import instances, pools, profiles, settings
+from .client import ApiError, Server, parts
 from .image_store import PURPOSE
-from .profiles import Devices
+from .profiles import Devices, Key
 
 LAUNCH_PROBE = "launch-probe"
 PHASES = ("create", "start", "network", "push", "reload", "http", "delete")
@@ -33,8 +31,6 @@ _POLL = 0.02
 _DELETE_TIMEOUT = 60.0
 _RANDOM_BYTES = 3
 """In the name of each container."""
-_SHOWN_OUTPUT = 2000
-"""Characters from the end of what a failed command said."""
 
 
 @dataclass(frozen=True)
@@ -240,7 +236,7 @@ def _launch(server: Server, wanted: Wanted) -> Run:
                 with _timed(phases, "push"):
                     _push(server, name, wanted.files)
             with _timed(phases, "reload"):
-                _execute(server, name, wanted.command)
+                instances.execute(server, Key("default", name), wanted.command)
             if wanted.http is not None:
                 with _timed(phases, "http"):
                     _wait_for_answer(wanted.http, address)
@@ -274,7 +270,7 @@ def _devices(server: Server, wanted: Wanted) -> Devices:
     if not wanted.pool:
         return wanted.devices
     found = profiles.read_all(server)
-    used = [found[key] for name in wanted.profiles if (key := profiles.Key("default", name)) in found]
+    used = [found[key] for name in wanted.profiles if (key := Key("default", name)) in found]
     inherited = {name: options for profile in used for name, options in profile.devices.items()}
     both = {**inherited, **wanted.devices}
     root = next((name for name, options in both.items() if options.get("path") == "/"), "root")
@@ -323,21 +319,6 @@ def _push(server: Server, name: str, files: Sequence[File]) -> None:
         )
 
 
-def _execute(server: Server, name: str, command: Sequence[str]) -> None:
-    body = {"command": list(command), "wait-for-websocket": False, "interactive": False, "record-output": True}
-    ended = server.post("instances", name, "exec", body=body)
-    if ended["return"] != 0:
-        outputs = (server.download(*_parts(url)) for _, url in sorted(ended["output"].items()))
-        said = b"".join(outputs).decode("utf-8", "backslashreplace").strip()[-_SHOWN_OUTPUT:]
-        raise CowError(
-            f"`{shlex.join(command)}` ended with status {ended['return']} in the container: {said or 'no output'}"
-        )
-
-
-def _parts(url: str) -> list[str]:
-    return [unquote(part) for part in url.removeprefix("/1.0/").split("/")]
-
-
 def _wait_for_answer(wanted: Http, address: str) -> None:
     if "{address}" in wanted.url and not address:
         raise CowError(f"The request to {wanted.url} needs the address of the container, which has no NIC.")
@@ -362,7 +343,7 @@ def _ask(url: str, timeout: float) -> str:
 
 def _delete_leftovers(server: Server, prefix: str) -> None:
     for url in server.get("instances"):
-        name = _parts(url)[-1]
+        name = parts(url)[-1]
         found = server.find("instances", name) if name.startswith(f"{prefix}-") else None
         if found is not None and found.body["config"].get(PURPOSE) == LAUNCH_PROBE:
             _delete(server, name)

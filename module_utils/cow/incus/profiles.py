@@ -146,7 +146,7 @@ def plan(server: Server, known: Mapping[Key, Profile], wanted: Wanted) -> Plan:
         return Plan()
     step = Step(
         title=f"set {', '.join(differing)} of profile {wanted.key}",
-        run=partial(_update, server, wanted.key, partial(predicted, wanted=wanted)),
+        run=partial(update, server, wanted.key, partial(predicted, wanted=wanted)),
         before={key: known_state.get(key) for key in differing},
         after={key: wanted_state.get(key) for key in differing},
     )
@@ -208,16 +208,16 @@ def take_off(server: Server, key: Key, gone: frozenset[str]) -> None:
     def change(profile: Profile) -> Profile:
         return replace(profile, devices={name: kept for name, kept in profile.devices.items() if name not in gone})
 
-    _update(server, key, change)
+    update(server, key, change)
 
 
 def put_back(server: Server, key: Key, devices: Devices) -> None:
     """Give a profile these devices where there is room for them; one that is gone stays gone."""
     if server.exists("profiles", key.name, project=key.project):
-        _update(server, key, partial(_with_devices, devices=devices))
+        update(server, key, partial(_with_devices, devices=devices))
 
 
-def _update(server: Server, key: Key, change: Callable[[Profile], Profile]) -> None:
+def update(server: Server, key: Key, change: Callable[[Profile], Profile]) -> None:
     """Change a profile as it is now, on the condition that nobody else changes it meanwhile."""
     found = server.find("profiles", key.name, project=key.project)
     if found is None:
@@ -304,7 +304,7 @@ def _refuse_moving_root(found: Profile, after: Profile) -> None:
         raise Drift(
             f"Profile {found.key} has its root disk on pool {pool}, wanted is {to or 'none'}, but instances inherit it "
             f"({names.shortened(found.inheriting)}) and Incus does not move them. It stays. Meanwhile launch onto "
-            f"another pool with `--storage`; docs/pool.md says how to move them."
+            f"another pool with `--storage`; playbooks/migrate.yml moves them."
         )
 
 

@@ -1,0 +1,103 @@
+"""What a technology has to offer so that golden trees can be kept with it."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Protocol
+
+from .model import Project, Record, Room, Session, Sizes
+
+BEGUN_WITH = "cowherd:backend"
+"""The property of a store's dataset that says which backend it was begun with."""
+
+
+class Backend(Protocol):
+    """One technology in one store. `store.py` calls it, in an order that holds for all.
+
+    Each method is one step after which a crash leaves something that `read` can tell. Methods that remove are fine with
+    what is half there, and finish it. What is not marked as ours is never touched.
+
+    name: zfs, zvol, btrfs, reflink or copy. location: the store as a person names it. atomic: whether `capture` takes a
+    tree as it is at one moment, though it is written to.
+    """
+
+    @property
+    def name(self) -> str:
+        """Return the word for the technology."""
+
+    @property
+    def location(self) -> str:
+        """Return the folder or dataset."""
+
+    @property
+    def atomic(self) -> bool:
+        """Say whether what is captured is of one moment."""
+
+    def projects(self) -> tuple[str, ...]:
+        """Return the names of the projects in the store."""
+
+    def read(self, project: str) -> Project | None:
+        """Read a project without a lock; None on the positive answer that there is none."""
+
+    def read_current(self, project: str) -> tuple[int, Room] | None:
+        """Read what a clone needs to know, as quickly as can be; None where `read` has to say what there is."""
+
+    def room(self, project: str) -> Room:
+        """Read how much room there is for a project, which need not exist."""
+
+    def sizes(self, project: Project) -> tuple[dict[int, Sizes], dict[str, Sizes]]:
+        """Measure the generations by number and the sessions by name."""
+
+    def locked(
+        self, project: str, part: str, *, shared: bool = False, timeout: float = 60.0
+    ) -> AbstractContextManager[None]:
+        """Hold a lock of the project; `part` tells its locks apart."""
+
+    def create_project(self, project: str) -> None:
+        """Make the place for a project, and note with which backend the store was begun."""
+
+    def remove_project(self, project: Project) -> None:
+        """Remove the place of a project in which nothing of ours is left."""
+
+    def build(self, project: str, number: int, source: Path) -> None:
+        """Copy a folder as an unfinished generation. Takes long."""
+
+    def capture(self, project: str, number: int, session: Session) -> None:
+        """Take the tree of a session, as it is at one moment, as an unfinished generation."""
+
+    def seal(self, project: str, number: int) -> None:
+        """Make an unfinished generation unchangeable, held, and independent of all others."""
+
+    def complete(self, project: str, number: int, record: Record) -> None:
+        """Mark it as complete, durably."""
+
+    def point(self, project: str, number: int) -> None:
+        """Make it the current one, durably and at once."""
+
+    def remove_generation(self, project: Project, number: int) -> None:
+        """Remove a generation that has no sessions, or an unfinished one; others keep what they need of it."""
+
+    def rebase(self, project: str, number: int, session: Session) -> None:
+        """Have the session that a generation was made from count as a clone of that."""
+
+    def claim(self, project: str, number: int, session: Session) -> None:
+        """Note that there is to be a session, durably, so that its generation stays. Exists when there is one."""
+
+    def fill(self, project: str, number: int, session: Session) -> None:
+        """Clone the generation for the session that was claimed, and mark it complete. May take long."""
+
+    def default_path(self, project: str, session: str) -> str:
+        """Where a session is seen that names no path."""
+
+    def tree(self, project: str, session: Session) -> Path:
+        """Where the files of a session are while it is mounted."""
+
+    def mount(self, project: str, session: Session) -> None:
+        """Have the session seen at its path, where there is an empty folder."""
+
+    def unmount(self, project: str, session: Session) -> None:
+        """Have it seen there no longer; InUse when it is in use."""
+
+    def remove_session(self, project: str, session: Session) -> None:
+        """Remove a session that is not mounted, also a half-made one."""

@@ -1,0 +1,236 @@
+"""`cow-session`: sessions of golden trees for services that make them at run time.
+
+Prints one JSON document on standard output, also on failure ({"error": a word, "msg": a sentence}).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..errors import Busy, CowError
+from .refusals import InUse, Refusal
+
+if TYPE_CHECKING:
+    from .model import Session
+    from .store import Store
+
+CONFIGURATION = "/etc/cowherd/golden.json"
+BACKENDS = ("zfs", "zvol", "btrfs", "reflink", "copy")
+OPTIONS = ("store", "backend", "expect", "reserve", "keep", "volume_size", "grace")
+"""What the configuration may set, and an option of the command line overrides."""
+STATUSES = """\
+exit status:
+  0  done, also where nothing was left to do
+  1  refused or failed; "msg" says why
+  2  the command line cannot be understood
+  3  there is no such project, generation or session
+  4  there is one already, or its path is taken
+  5  it is in use: mounted and busy, has sessions, or another run is changing it
+  6  the store has less free space than is to be kept
+  7  garbage collection failed for some, and went on with the others
+"""
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Of one width: to ask how wide the terminal is takes longer than a clone, and parsers always ask."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=100)
+
+
+class _Parser(argparse.ArgumentParser):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options, formatter_class=_Help)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    top = _Parser(
+        prog="cow-session", description="Clones golden file trees for sessions. Prints JSON.", epilog=STATUSES
+    )
+    top.add_argument("--config", default=CONFIGURATION, metavar="FILE", help=f"JSON object of {', '.join(OPTIONS)}")
+    top.add_argument("--store", help="folder, or ZFS dataset as POOL/NAME")
+    top.add_argument("--backend", choices=("auto", *BACKENDS), help="how trees are kept (auto)")
+    top.add_argument("--expect", choices=BACKENDS, help="fail when it comes to another backend")
+    commands = top.add_subparsers(
+        dest="command", required=True, metavar="COMMAND", prog="cow-session", parser_class=_Parser
+    )
+
+    clone = commands.add_parser("clone", help="make a session from the current generation")
+    _names(clone, "project", "session")
+    clone.add_argument("--at", metavar="PATH", help="where to mount it: an empty folder, or nothing yet")
+    clone.add_argument("--generation", type=int, metavar="N", help="clone this generation and not the current one")
+    clone.add_argument("--reserve", metavar="SIZE", help="free space at or under which it is refused (2%%)")
+
+    promote = commands.add_parser("promote", help="make a session or a folder the next generation")
+    promote.add_argument("project")
+    what = promote.add_mutually_exclusive_group(required=True)
+    what.add_argument("session", nargs="?")
+    what.add_argument("--source", metavar="FOLDER")
+    promote.add_argument("--keep", type=int, metavar="N", help="complete generations to keep (3)")
+    promote.add_argument("--volume-size", metavar="SIZE", help="of the first volume with the backend zvol (100GiB)")
+
+    destroy = commands.add_parser("destroy", help="unmount a session and destroy what was written in it")
+    _names(destroy, "project", "session")
+
+    listing = commands.add_parser("list", help="list projects, generations and sessions, and what they take")
+    listing.add_argument("project", nargs="?")
+    listing.add_argument("--no-sizes", action="store_true", help="do not measure, which looks at each file")
+
+    collect = commands.add_parser("gc", help="finish what was interrupted, remove superseded generations")
+    collect.add_argument("project", nargs="?")
+    collect.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
+    collect.add_argument("--keep", type=int, metavar="N", help="complete generations to keep (3)")
+    collect.add_argument("--grace", type=int, metavar="SECONDS", help="leave what is younger alone (3600)")
+
+    mount = commands.add_parser("mount", help="mount sessions again, as after a reboot")
+    mount.add_argument("project", nargs="?")
+    mount.add_argument("session", nargs="?")
+    return top
+
+
+def _names(command: argparse.ArgumentParser, *names: str) -> None:
+    for name in names:
+        command.add_argument(name)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    options = parser().parse_args(argv)
+    try:
+        settings = _settings(options)
+        result, status = _COMMANDS[options.command](options, settings)
+    except CowError as error:
+        result, status = _failure(error)
+    except OSError as error:
+        result, status = {"error": "refused", "msg": f"The system refused: {error}"}, 1
+    sys.stdout.write(json.dumps(result) + "\n")
+    return status
+
+
+Result = tuple[dict[str, Any], int]
+
+
+def _clone(options: argparse.Namespace, settings: Mapping[str, Any]) -> Result:
+    session = _store(settings).clone(
+        options.project,
+        options.session,
+        path=options.at,
+        generation=options.generation,
+        reserve=settings["reserve"],
+    )
+    return {"project": options.project, **_session(session)}, 0
+
+
+def _promote(options: argparse.Namespace, settings: Mapping[str, Any]) -> Result:
+    from . import resource  # noqa: PLC0415
+
+    asked = {"project": options.project, "state": "present", "generation": None, "keep": settings["keep"]}
+    wanted = resource.WantedCache.of({**asked, "source": options.source, "session": options.session})
+    store = _store(settings)
+    planned = resource.plan_cache(resource.observe_cache(store, wanted), wanted, store)
+    for step in planned.steps:
+        step.run()
+    found = resource.describe_cache(resource.FoundCache(store.project(options.project)), store)
+    return {"project": options.project, "changed": bool(planned.steps), "steps": planned.titles, **found}, 0
+
+
+def _destroy(options: argparse.Namespace, settings: Mapping[str, Any]) -> Result:
+    _store(settings).destroy(options.project, options.session)
+    return {"project": options.project, "name": options.session, "destroyed": True}, 0
+
+
+def _list(options: argparse.Namespace, settings: Mapping[str, Any]) -> Result:
+    from . import views  # noqa: PLC0415
+
+    return views.listed(_store(settings), options.project, sizes=not options.no_sizes), 0
+
+
+def _collect(options: argparse.Namespace, settings: Mapping[str, Any]) -> Result:
+    from . import collect  # noqa: PLC0415
+
+    report = collect.collect(
+        _store(settings),
+        options.project,
+        keep=int(settings["keep"]),
+        grace=int(settings["grace"]),
+        dry_run=options.dry_run,
+    )
+    return report, 7 if report["failed"] else 0
+
+
+def _mount(options: argparse.Namespace, settings: Mapping[str, Any]) -> Result:
+    """Mount one session, or all that are complete; a failure at one does not keep the others from being mounted."""
+    store = _store(settings)
+    if options.session:
+        return {"mounted": [_session(store.mount(options.project, options.session))], "failed": []}, 0
+    mounted, failed = [], []
+    for project in [options.project] if options.project else store.backend.projects():
+        for session in store.project(project).sessions:
+            if session.state != "complete":
+                continue
+            try:
+                mounted.append(_session(store.mount(project, session.name)))
+            except (CowError, OSError) as error:
+                failed.append({"what": f"session {session.name} of {project}", "msg": str(error)})
+    return {"mounted": mounted, "failed": failed}, 1 if failed else 0
+
+
+_COMMANDS: dict[str, Callable[[argparse.Namespace, Mapping[str, Any]], Result]] = {
+    "clone": _clone,
+    "promote": _promote,
+    "destroy": _destroy,
+    "list": _list,
+    "gc": _collect,
+    "mount": _mount,
+}
+
+
+def _settings(options: argparse.Namespace) -> dict[str, Any]:
+    """Combine what is usual, what the configuration says, and what the command line says."""
+    settings: dict[str, Any] = {"backend": "auto", "reserve": "2%", "keep": 3, "grace": 3600}
+    settings.update(_configuration(options.config))
+    given = {key: getattr(options, key, None) for key in OPTIONS}
+    settings.update({key: value for key, value in given.items() if value is not None})
+    if not settings.get("store"):
+        raise CowError(f"Which store is not said. Give --store, or write it to {options.config}.")
+    return settings
+
+
+def _configuration(path: str) -> dict[str, Any]:
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123
+            read = json.load(file)
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise CowError(f"{path} is not JSON: {error}. Write an object of {', '.join(OPTIONS)}.") from error
+    if not isinstance(read, dict) or (unknown := set(read) - set(OPTIONS)):
+        what = f"has {', '.join(sorted(unknown))}" if isinstance(read, dict) else "is not an object"
+        raise CowError(f"{path} {what}. Write an object of {', '.join(OPTIONS)}.")
+    return read
+
+
+def _store(settings: Mapping[str, Any]) -> Store:
+    from .stores import opened  # noqa: PLC0415
+
+    return opened(settings)
+
+
+def _session(session: Session) -> dict[str, Any]:
+    from .views import session as described  # noqa: PLC0415
+
+    return described(session)
+
+
+def _failure(error: CowError) -> Result:
+    """Tell why in a word, a sentence and an exit status."""
+    if isinstance(error, Busy):
+        return {"error": InUse.reason, "msg": str(error)}, InUse.status
+    if isinstance(error, Refusal):
+        return {"error": error.reason, "msg": str(error)}, error.status
+    return {"error": Refusal.reason, "msg": str(error)}, Refusal.status

@@ -1,0 +1,110 @@
+"""Golden trees as XFS on volumes of ZFS, for container engines that want XFS under overlay2.
+
+As `datasets.py`, with these differences: what is cloned is a disk. Its file system is frozen while the snapshot is
+taken, else each clone would replay the log; its device comes some time after the clone, and may for a moment be that
+of another volume; and it is mounted with nouuid always, for all clones have the UUID of the first one.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from .. import mounts, process
+from ..errors import CowError
+from ..size import Size
+from .datasets import Datasets
+from .model import BUILDING, Session
+from .refusals import InUse
+
+_OPTIONS = {"volblocksize": "8K", "compression": "lz4", "dedup": "off"}
+_MOUNT_OPTIONS = "nouuid,discard"
+_DEVICE_WITHIN = 30.0
+"""Seconds; udev makes the links of all volumes in turn."""
+
+
+@dataclass(frozen=True)
+class Volumes(Datasets):
+    """The backend zvol. volume_size: of the first generation of a project."""
+
+    name: str = "zvol"
+    volume_size: str = "100GiB"
+    devices: Path = Path("/dev")
+
+    def _at_rest(self) -> dict[str, str]:
+        return {"readonly": "on"}
+
+    def _in_use_at(self, path: str) -> dict[str, str]:  # noqa: ARG002
+        return {"readonly": "off"}
+
+    def _create(self, name: str, folder: Path, project: str) -> None:  # noqa: ARG002
+        marks = {
+            "cowherd:kind": "generation",
+            "cowherd:state": BUILDING,
+            "cowherd:generation": name.rpartition("/")[2],
+        }
+        self.tool.create(name, {**_OPTIONS, **marks}, volume=self._size(project))
+        self.tool.run(["mkfs.xfs", "-q", "-K", "--", str(self._device(name))])
+
+    def _size(self, project: str) -> Size:
+        """Return the size of the newest volume of the project, or what was asked for."""
+        inventory = self._require(project)
+        for _, name in sorted(inventory.generations.items(), reverse=True):
+            return Size(int(self.tool.read([name], ["volsize"])[name]["volsize"].value))
+        return Size.parse(self.volume_size)
+
+    def _snapshot(self, snapshot: str, session: Session) -> None:
+        """Freeze the file system around it; it is thawed whatever happens, short of this process being killed."""
+        self.tool.run(["xfs_freeze", "-f", session.path])
+        try:
+            self.tool.take(snapshot, {"cowherd:kind": "golden"})
+        finally:
+            self.tool.run(["xfs_freeze", "-u", session.path])
+
+    def _mount(self, name: str, folder: Path) -> None:
+        device = self._device(name)
+        if not self._is_mounted(name, folder, mounts.every()):
+            folder.mkdir(parents=True, exist_ok=True)
+            self.tool.run(["mount", "-t", "xfs", "-o", _MOUNT_OPTIONS, "--", str(device), str(folder)])
+
+    def _unmount(self, name: str, folder: Path) -> None:
+        try:
+            self.tool.run(["umount", "--", str(folder)])
+        except process.CommandFailed as failure:
+            said = " ".join(failure.finished.stderr.split())
+            if "busy" not in said:
+                raise
+            raise InUse(f"{name} is in use at {folder}: {said} End what uses it.") from failure
+
+    def _sources(self, name: str) -> tuple[str, ...]:
+        """The device by each of its names, for mountinfo has the one that mount(8) was given or resolved."""
+        link = self.devices / "zvol" / name
+        return (str(link), os.path.realpath(link))
+
+    def _device(self, name: str) -> Path:
+        """Wait for the device of a volume, and see that it is that of this one."""
+        deadline = self.clock() + _DEVICE_WITHIN
+        link = self.devices / "zvol" / name
+        while not (device := self._verified(link, name)):
+            if self.clock() >= deadline:
+                raise CowError(
+                    f"The device {link} did not come within {_DEVICE_WITHIN:g} s. See that udev runs, and that "
+                    f"`zfs get volmode {name}` says full or default."
+                )
+            self.sleep(0.02)
+        return device
+
+    def _verified(self, link: Path, name: str) -> Path | None:
+        device = Path(os.path.realpath(link))
+        if not device.is_block_device():
+            return None
+        # zvol_id says which volume a node is of; a link may be one that an earlier volume of this name left.
+        said = self.tool.run([_zvol_id(), str(device)], accept=(0, 1)).stdout.strip()
+        return device if said == name else None
+
+
+def _zvol_id() -> str:
+    """Return the program that udev asks, which no PATH has."""
+    places = ("/usr/lib/udev/zvol_id", "/lib/udev/zvol_id")
+    return next((place for place in places if Path(place).exists()), places[0])

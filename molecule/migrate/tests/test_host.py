@@ -1,0 +1,45 @@
+"""What is there after a migration that was put back, made again and cleaned up."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from testinfra.host import Host
+
+PROTECTED = ("mary", "naira", "stanley")
+
+
+def test_the_container_runs_on_the_new_pool(host: Host) -> None:
+    found = _api(host, "/1.0/instances/c1?recursion=1")
+    assert found["status"] == "Running"
+    assert found["expanded_devices"]["root"]["pool"] == "fast"
+    assert [snapshot["name"] for snapshot in found["snapshots"]] == ["before"]
+
+
+def test_its_files_are_there_with_their_hard_links(host: Host) -> None:
+    root = "/var/lib/incus/storage-pools/fast/containers/c1/rootfs/root"
+    assert host.file(f"{root}/second").content_string == "kept\n"
+    assert host.check_output("stat --format %%h %s", f"{root}/first") == "2"
+
+
+def test_nothing_is_left_aside(host: Host) -> None:
+    assert sorted(one["name"] for one in _api(host, "/1.0/instances?recursion=1")) == ["c1", *PROTECTED]
+
+
+def test_the_profile_stays_for_those_that_inherit_from_it(host: Host) -> None:
+    assert _api(host, "/1.0/profiles/default")["devices"]["root"]["pool"] == "slow"
+
+
+@pytest.mark.parametrize("name", PROTECTED)
+def test_the_protected_ones_run_on_as_they_did(host: Host, name: str) -> None:
+    found = _api(host, f"/1.0/instances/{name}?recursion=1")
+    before = next(one for one in json.loads(host.file("/root/protected.json").content_string) if one["name"] == name)
+    assert found["status"] == before["status"] == "Running"
+    assert found["config"]["volatile.uuid"] == before["uuid"]
+    assert found["expanded_devices"]["root"]["pool"] == "slow"
+
+
+def _api(host: Host, path: str) -> Any:
+    return json.loads(host.check_output("incus query %s", path))

@@ -1,0 +1,282 @@
+"""Golden trees and sessions on each technology, through cow-session as services call it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.module_utils.cow import manifest
+
+from tests.support import golden, trees, waiting
+from tests.support.golden import Place, Store, content
+
+
+@pytest.fixture(scope="module", params=golden.BACKENDS)
+def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    with golden.place(request.param, tmp_path_factory.mktemp(request.param)) as made:
+        yield made
+
+
+@pytest.fixture
+def store(place: Place) -> Iterator[Store]:
+    with golden.store(place) as made:
+        yield made
+
+
+def test_a_session_is_a_clone_that_can_be_written(store: Store) -> None:
+    source = store.begin()
+    alice, bob = store.clone("alice"), store.clone("bob")
+    assert content(alice) == content(bob) == content(source)
+    assert (alice / "text").stat().st_nlink == 2
+    (alice / "text").write_text("changed\n")
+    (alice / "folder" / "deep" / "data").unlink()
+    assert content(bob) == content(source)
+    assert content(store.clone("carol")) == content(source)
+
+
+def test_a_session_without_a_path_has_one(store: Store) -> None:
+    source = store.begin()
+    printed = store.run("clone", "p", "alice")
+    assert content(store.seen(printed["path"])) == content(source)
+    store.run("clone", "p", "alice", status=4)
+    store.run("destroy", "p", "alice")
+    assert not store.seen(printed["path"]).exists()
+
+
+def test_a_promoted_session_is_what_new_sessions_start_from(store: Store) -> None:
+    source = store.begin()
+    alice, bob = store.clone("alice"), store.clone("bob")
+    (alice / "new").write_text("of alice\n")
+    printed = store.run("promote", "p", "alice")
+    assert (printed["changed"], printed["current"]) == (True, 2)
+    assert content(store.clone("carol")) == content(alice)
+    assert content(bob) == content(source)
+    (alice / "later").write_text("not promoted\n")
+    assert "later" not in content(store.clone("dave"))
+    assert {each["number"]: each["sessions"] for each in store.project()["generations"]} == {
+        1: ["bob"],
+        2: ["alice", "carol", "dave"],
+    }
+
+
+def test_what_has_not_changed_is_not_promoted_again(store: Store) -> None:
+    source = store.begin()
+    assert not store.run("promote", "p", "--source", source)["changed"]
+    alice = store.clone("alice")
+    (alice / "new").touch()
+    assert store.run("promote", "p", "alice")["changed"]
+    assert not store.run("promote", "p", "alice")["changed"]
+    (source / "text").chmod(0o600)
+    assert store.run("promote", "p", "--source", source)["current"] == 3
+
+
+def test_old_generations_go_when_nobody_uses_them(store: Store) -> None:
+    source = store.begin()
+    store.clone("alice")
+    for number in range(2, 6):
+        (source / "text").write_text(f"{number}\n")
+        assert store.run("promote", "p", "--source", source, "--keep", 2)["current"] == number
+    assert [each["number"] for each in store.project()["generations"]] == [1, 4, 5]
+    store.run("destroy", "p", "alice")
+    assert store.run("gc", "--keep", 2)["removed"] == []
+    would = store.run("gc", "--keep", 2, "--grace", 0, "--dry-run")["would_remove"]
+    assert would == ["generation 1 of p (superseded)"]
+    assert [each["number"] for each in store.project()["generations"]] == [1, 4, 5]
+    assert store.run("gc", "--keep", 2, "--grace", 0)["removed"] == would
+    assert [each["number"] for each in store.project()["generations"]] == [4, 5]
+    assert (store.clone("bob") / "text").read_text() == "5\n"
+
+
+def test_generations_go_in_any_order(store: Store) -> None:
+    """A promotion takes over snapshots of older generations: they have to come back to whom they belong."""
+    store.begin()
+    expected: dict[str, object] = {}
+    for number in range(1, 5):
+        session = store.clone(f"s{number}")
+        (session / f"of-{number}").touch()
+        expected[f"s{number}"] = content(session)
+        store.run("promote", "p", f"s{number}", "--keep", 9)
+    # Each is a clone of what was made of it now: s1 of 2, s2 of 3, s3 of 4, s4 of 5.
+    assert store.module("golden_cache", project="p", generation=3, state="absent").get("failed")
+    store.run("destroy", "p", "s2")
+    assert store.module("golden_cache", project="p", generation=3, state="absent")["changed"]
+    (store.seen(store.path("s1")) / "again").touch()
+    assert store.run("promote", "p", "s1", "--keep", 9)["current"] == 6
+    for name in ("s3", "s4"):
+        assert content(store.seen(store.path(name))) == expected[name]
+    for name in ("s1", "s3", "s4"):
+        store.run("destroy", "p", name)
+    removed = store.run("gc", "--keep", 1, "--grace", 0)
+    assert (len(removed["removed"]), removed["failed"]) == (4, [])
+    assert "again" in content(store.clone("last"))
+
+
+def test_sessions_are_mounted_again_after_a_reboot(store: Store) -> None:
+    store.begin()
+    for name in ("alice", "bob"):
+        (store.clone(name) / "of").write_text(name)
+    store.unmount_all()
+    assert not [each for each in store.project()["sessions"] if each["mounted"]]
+    printed = store.run("mount")
+    assert ([each["name"] for each in printed["mounted"]], printed["failed"]) == (["alice", "bob"], [])
+    assert (store.seen(store.path("bob")) / "of").read_text() == "bob"
+    store.run("mount", "p", "alice")
+
+
+def test_a_session_in_use_is_not_destroyed(store: Store) -> None:
+    store.begin()
+    alice = store.clone("alice")
+    with subprocess.Popen(
+        [*store.within, "sh", "-c", f"cd {store.path('alice')} && echo in && read line"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as user:
+        assert user.stdout
+        user.stdout.readline()
+        assert store.run("destroy", "p", "alice", status=5)["error"] == "in-use"
+        assert (alice / "text").exists()
+        user.communicate(b"\n")
+    store.run("destroy", "p", "alice")
+    assert not store.seen(store.path("alice")).exists()
+    assert store.project()["sessions"] == []
+
+
+def test_an_empty_folder_is_mounted_on_and_stays(store: Store) -> None:
+    store.begin()
+    store.seen(store.path("alice")).mkdir(parents=True)
+    store.clone("alice")
+    store.run("destroy", "p", "alice")
+    assert store.seen(store.path("alice")).is_dir()
+
+
+def test_sizes_add_up(store: Store) -> None:
+    store.begin()
+    for number in range(10):
+        (store.clone(f"s{number}") / "own").write_bytes(os.urandom(200_000))
+    (project,) = waiting.until(lambda: _measured(store))
+    trees = [*project["generations"], *project["sessions"]]
+    assert len(trees) == 11
+    for each in trees:
+        assert each["apparent_bytes"] == each["exclusive_bytes"] + each["shared_bytes"], each
+        assert each["apparent_bytes"] >= 300_000
+    for session in project["sessions"]:
+        assert session["exclusive_bytes"] >= 200_000
+        shares = store.place.backend != "copy"
+        assert (session["shared_bytes"] >= 290_000) == shares, session
+        assert (session["exclusive_bytes"] < 480_000) == shares, session
+
+
+def _measured(store: Store) -> list[dict[str, Any]]:
+    """What `list` says once all that was written is on the disk, which ZFS does by and by."""
+    subprocess.run(["sync"], check=True)
+    projects: list[dict[str, Any]] = store.run("list")["projects"]
+    return projects if all(each["exclusive_bytes"] for each in projects[0]["sessions"]) else []
+
+
+def test_clones_can_be_made_at_one_time(store: Store) -> None:
+    source = store.begin()
+    done = golden.together([store.command("clone", "p", f"s{n}", "--at", store.path(f"s{n}")) for n in range(6)])
+    assert [status for status, _ in done] == [0] * 6
+    for number in range(6):
+        assert content(store.seen(store.path(f"s{number}"))) == content(source)
+    done = golden.together([store.command("clone", "p", "same", "--at", store.path(f"t{n}")) for n in range(3)])
+    assert sorted(status for status, _ in done) == [0, 4, 4]
+
+
+@pytest.mark.parametrize(
+    ("argv", "status", "said"),
+    [
+        (("clone", "none", "a"), 3, "no project none"),
+        (("clone", "p", "a", "--generation", "7"), 3, "no complete generation 7 of p"),
+        (("promote", "p", "none"), 3, "no session none of p"),
+        (("promote", "p", "--source", "/nonexistent"), 3, "/nonexistent does not exist"),
+        (("destroy", "p", "none"), 3, "no session none of p"),
+        (("mount", "p", "none"), 3, "no session none of p"),
+        (("list", "none"), 3, "no project none"),
+        (("clone", "p", "a/b"), 1, "cannot be the name of a session"),
+        (("clone", "p", ".."), 1, "cannot be the name of a session"),
+        (("clone", "p", "--", "-a"), 1, "cannot be the name of a session"),
+        (("clone", "..", "a"), 1, "cannot be the name of a golden project"),
+        (("clone", "p", "a", "--at", "relative"), 1, "not an absolute path"),
+        (("clone", "p", "a", "--at", "{folder}"), 4, "is not empty"),
+        (("clone", "p", "a", "--at", "{folder}/source-p/text"), 4, "is no folder"),
+        (("clone", "p", "a", "--at", "/proc"), 4, "is mounted at /proc"),
+        (("clone", "p", "a", "--reserve", "100%"), 6, "are to stay free"),
+        (("clone", "p", "a", "--reserve", "many"), 1, "is not a size"),
+        (("promote", "p", "--source", "{folder}/source-p", "--keep", "0"), 1, "Give 1 or more"),
+    ],
+)
+def test_bad_input_changes_nothing(begun: Store, argv: tuple[str, ...], status: int, said: str) -> None:
+    before = begun.state()
+    filled = [each.format(folder=begun.folder) for each in argv]
+    assert said in begun.run(*filled, status=status)["msg"]
+    assert begun.state() == before
+    assert begun.project()["sessions"] == []
+
+
+@pytest.fixture(scope="module")
+def begun(place: Place) -> Iterator[Store]:
+    """A store with a project that tests leave as it is."""
+    with golden.store(place) as made:
+        made.begin()
+        yield made
+
+
+def test_the_backend_is_as_expected_or_it_is_an_error(store: Store) -> None:
+    other = "zfs" if store.place.backend != "zfs" else "btrfs"
+    argv = store.command("list")
+    refused = subprocess.run(
+        [*argv[:-1], f"--expect={other}", "list"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=False
+    )
+    assert refused.returncode == 1
+    assert f"The backend {other} was expected" in json.loads(refused.stdout)["msg"]
+
+
+def test_a_store_keeps_its_backend(store: Store) -> None:
+    store.begin()
+    found = store.module("golden_cache_info", sizes=False, backend="auto")
+    assert found["backend"] == store.place.backend
+    assert "begun with it" in found["why"]
+    other = "copy" if store.place.backend != "copy" else "btrfs"
+    if store.place.backend != "zfs":
+        assert "was begun with" in store.module("golden_cache_info", backend=other)["msg"]
+
+
+def test_what_is_not_ours_is_left_alone(store: Store) -> None:
+    source = store.begin()
+    if fuse := store.place.fuse:
+        for name in ("theirs", "p/sessions/theirs", "p/generations/7"):
+            fuse.run("zfs", "create", f"{store.location}/{name}")
+    else:
+        for name in ("theirs", "p/sessions/theirs", "p/generations/7"):
+            Path(store.location, name).mkdir()
+            Path(store.location, name, "file").touch()
+    report = store.run("gc", "--grace", 0, "--keep", 1)
+    assert (report["removed"], report["failed"]) == ([], [])
+    assert len(report["reported"]) == 2
+    assert store.run("clone", "theirs", "a", status=1 if store.place.fuse else 4)["error"] in {"refused", "exists"}
+    store.run("destroy", "p", "theirs", status=3 if store.place.fuse else 1)
+    assert content(store.clone("alice")) == content(source)
+    assert store.module("golden_cache", project="p", state="absent").get("failed")
+
+
+def test_nothing_of_a_tree_is_lost(store: Store) -> None:
+    if store.place.fuse:
+        return  # zfs-fuse keeps neither nanoseconds nor flags nor ACLs; OpenZFS is tested in a virtual machine.
+    with trees.hostile(store.folder / "hostile") as source:
+        store.run("promote", "p", "--source", source)
+        alice = store.clone("alice")
+        assert manifest.differences(manifest.of(source), manifest.of(alice)) == []
+        store.run("promote", "p", "alice")
+        bob = store.clone("bob")
+        assert manifest.differences(manifest.of(source), manifest.of(bob)) == []
+        for name in ("alice", "bob"):
+            store.run("destroy", "p", name)
+        assert store.run("gc", "--keep", 1, "--grace", 0)["failed"] == []
+        store.module("golden_cache", project="p", state="absent")
+        assert store.run("list")["projects"] == []

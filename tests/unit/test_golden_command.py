@@ -1,0 +1,104 @@
+"""cow-session: its command line, and that its one file has all that it needs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from ansible.module_utils.cow.errors import Busy, CowError
+from ansible.module_utils.cow.golden import cli, program
+from ansible.module_utils.cow.golden.refusals import Exists, InUse, NoRoom, NotThere, Refusal
+
+
+@pytest.fixture(scope="module")
+def command(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("program") / "cow-session"
+    path.write_bytes(program.build())
+    return path
+
+
+def test_it_is_the_same_each_time(command: Path) -> None:
+    assert command.read_bytes() == program.build()
+
+
+def test_all_parts_are_in_it(command: Path) -> None:
+    """Each module is loaded where there is nothing but the file and the standard library."""
+    modules = [
+        name.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+        for name in zipfile.ZipFile(command).namelist()
+        if name.endswith(".py") and name != "__main__.py"
+    ]
+    assert "cow.golden.volumes" in modules
+    load = f"import sys; sys.path.insert(0, {str(command)!r}); import {', '.join(modules)}; print(cow.__file__)"
+    loaded = subprocess.run([sys.executable, "-IS", "-c", load], capture_output=True, text=True, check=False)
+    assert loaded.returncode == 0, loaded.stderr
+    assert loaded.stdout.startswith(str(command))
+
+
+def test_what_a_clone_does_not_need_is_not_loaded(command: Path) -> None:
+    """Time to start is most of the time that a clone takes."""
+    script = f"""
+import sys
+sys.path.insert(0, {str(command)!r})
+from cow.golden import cli
+sys.stdout = open("/dev/null", "w")
+status = cli.main(["--config=/nonexistent", "--store=/proc", "--backend=copy", "clone", "p", "s"])
+sys.stdout = sys.__stdout__
+unwanted = {{
+    "cow.plan", "cow.treecopy", "ctypes", "datetime", "decimal", "hashlib", "multiprocessing", "shutil", "subprocess",
+    "uuid", "zipfile",
+}}
+print(status)
+print(*sorted(unwanted & set(sys.modules)))
+"""
+    finished = subprocess.run([sys.executable, "-IS", "-c", script], capture_output=True, text=True, check=True)
+    assert finished.stdout.split("\n") == ["1", "", ""]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "clone p s --at /srv/s --generation 3 --reserve 5GiB",
+        "promote p s --keep 2",
+        "promote p --source /srv/build --volume-size 10GiB",
+        "destroy p s",
+        "list",
+        "list p --no-sizes",
+        "gc --dry-run --keep 2 --grace 60",
+        "gc p",
+        "mount",
+        "mount p s",
+        "--store tank/golden --backend zfs --expect zfs list",
+    ],
+)
+def test_command_lines(line: str) -> None:
+    assert cli.parser().parse_args(line.split()).command in line
+
+
+@pytest.mark.parametrize(
+    "line", ["", "clone p", "promote p", "promote p s --source /x", "--backend ext4 list", "purge"]
+)
+def test_command_lines_that_are_wrong(line: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.parser().parse_args(line.split())
+    assert ended.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "word"),
+    [
+        (CowError("why"), 1, "refused"),
+        (Refusal("why"), 1, "refused"),
+        (NotThere("why"), 3, "absent"),
+        (Exists("why"), 4, "exists"),
+        (InUse("why"), 5, "in-use"),
+        (Busy("why"), 5, "in-use"),
+        (NoRoom("why"), 6, "no-room"),
+    ],
+)
+def test_failures_have_a_status_and_a_word(error: CowError, status: int, word: str) -> None:
+    assert cli._failure(error) == ({"error": word, "msg": "why"}, status)
+    assert f"  {status}  " in cli.STATUSES
