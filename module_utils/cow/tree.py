@@ -6,13 +6,13 @@ walked: every folder is opened by its own name from the folder above it, never b
 
 from __future__ import annotations
 
-import array
 import contextlib
 import errno
 import fcntl
 import os
 import resource
 import stat
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -44,6 +44,10 @@ _RACY_NS = 2_000_000_000
 """A change this close before the walk may have been followed by one that left the same time: coarse clocks tick."""
 
 _OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+"""For a name that is a file or a folder, or was a moment ago."""
+
+_WITH_FLAGS = (stat.S_IFREG, stat.S_IFDIR)
 _NO_FLAGS = frozenset({errno.ENOTTY, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
 VANISHED = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.ESPIPE})
 """What is said of a name that was taken away, or given to something else, since it was read."""
@@ -139,6 +143,7 @@ class Descent:
     """
 
     root: Path
+    _path: bytes = ROOT
     _names: list[bytes] = field(default_factory=list)
     _descriptors: list[int] = field(default_factory=list)
 
@@ -154,17 +159,23 @@ class Descent:
 
     def at(self, path: bytes) -> int:
         """Return a descriptor of the folder, valid until the next call."""
-        names = [] if path == ROOT else path.split(b"/")
+        if path != self._path:
+            self._go([] if path == ROOT else path.split(b"/"))
+            self._path = path
+        return self._descriptors[-1]
+
+    def _go(self, names: list[bytes]) -> None:
         shared = 0
         while shared < min(len(names), len(self._names)) and names[shared] == self._names[shared]:
             shared += 1
         for descriptor in self._descriptors[shared + 1 :]:
             os.close(descriptor)
         del self._descriptors[shared + 1 :], self._names[shared:]
+        self._path = b"/".join(self._names) or ROOT
         for name in names[shared:]:
             self._descriptors.append(os.open(name, _OPEN_FOLDER, dir_fd=self._descriptors[-1]))
             self._names.append(name)
-        return self._descriptors[-1]
+            self._path = b"/".join(self._names)
 
 
 def walk(root: Path, known: Tree | None = None) -> Tree:
@@ -196,7 +207,7 @@ class _Walker:
         self.vanished = False
 
     def run(self) -> Iterator[Entry]:
-        yield read_root(self._descent.at(ROOT))
+        yield read_open(self._descent.at(ROOT), ROOT)
         pending = self._folder(ROOT)
         while pending:
             entry = pending.pop()
@@ -239,19 +250,21 @@ def read(folder: int, name: bytes, path: bytes, before: Entry | None = None) -> 
     status = os.stat(name, dir_fd=folder, follow_symlinks=False)
     if before is not None and _unchanged(status, before):
         return before
-    kind = stat.S_IFMT(status.st_mode)
+    if stat.S_IFMT(status.st_mode) in _WITH_FLAGS:
+        descriptor = os.open(name, OPEN_FILE, dir_fd=folder)
+        try:
+            return read_open(descriptor, path)
+        finally:
+            os.close(descriptor)
+    target = os.readlink(name, dir_fd=folder) if stat.S_ISLNK(status.st_mode) else b""
+    return _entry(status, path, target=target, xattrs=_xattrs(place(folder, name)), flags=0)
+
+
+def read_open(descriptor: int, path: bytes) -> Entry:
+    """Read the entry of an open file or folder."""
     return _entry(
-        status,
-        path,
-        target=os.readlink(name, dir_fd=folder) if kind == stat.S_IFLNK else b"",
-        xattrs=_xattrs(place(folder, name)),
-        flags=_flags_by_name(folder, name) if kind in (stat.S_IFREG, stat.S_IFDIR) else 0,
+        os.fstat(descriptor), path, target=b"", xattrs=_xattrs(descriptor), flags=_raw_flags(descriptor) & FLAGS
     )
-
-
-def read_root(folder: int) -> Entry:
-    """Read the root of a tree from its descriptor."""
-    return _entry(os.fstat(folder), ROOT, target=b"", xattrs=_xattrs(b"/proc/self/fd/%d" % folder), flags=flags(folder))
 
 
 def place(folder: int, name: bytes) -> bytes:
@@ -259,35 +272,20 @@ def place(folder: int, name: bytes) -> bytes:
     return b"/proc/self/fd/%d/%s" % (folder, name)
 
 
-def flags(descriptor: int) -> int:
-    """Return the flags of an open file or folder that are among FLAGS; 0 where the file system has none."""
-    return _raw_flags(descriptor) & FLAGS
-
-
 def set_flags(descriptor: int, wanted: int) -> None:
     """Make those of FLAGS that are in `wanted`, and no others of them, the flags of an open file or folder."""
     found = _raw_flags(descriptor)
     if found & FLAGS != wanted:
-        fcntl.ioctl(descriptor, _SET_FLAGS, array.array("i", [found & ~FLAGS | wanted]))
+        fcntl.ioctl(descriptor, _SET_FLAGS, (found & ~FLAGS | wanted).to_bytes(4, sys.byteorder))
 
 
 def _raw_flags(descriptor: int) -> int:
-    answer = array.array("i", [0])
     try:
-        fcntl.ioctl(descriptor, _GET_FLAGS, answer)
+        return int.from_bytes(fcntl.ioctl(descriptor, _GET_FLAGS, bytes(4)), sys.byteorder)
     except OSError as error:
         if error.errno not in _NO_FLAGS:
             raise
         return 0
-    return answer[0]
-
-
-def _flags_by_name(folder: int, name: bytes) -> int:
-    descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
-    try:
-        return flags(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _unchanged(status: os.stat_result, before: Entry) -> bool:
@@ -324,10 +322,10 @@ def _entry(
     )
 
 
-def _xattrs(path: bytes) -> tuple[tuple[bytes, bytes], ...]:
-    is_root = path.count(b"/") == 4  # /proc/self/fd/N is itself a link, and the one that is meant
+def _xattrs(place: int | bytes) -> tuple[tuple[bytes, bytes], ...]:
+    follow = isinstance(place, int)
     try:
-        names = os.listxattr(path, follow_symlinks=is_root)
+        names = os.listxattr(place, follow_symlinks=follow)
     except OSError as error:
         if error.errno != errno.EOPNOTSUPP:
             raise
@@ -336,7 +334,7 @@ def _xattrs(path: bytes) -> tuple[tuple[bytes, bytes], ...]:
         return ()
     encoded = sorted(map(os.fsencode, names))
     return tuple(
-        (name, os.getxattr(path, name, follow_symlinks=is_root))
+        (name, os.getxattr(place, name, follow_symlinks=follow))
         for name in encoded
         if not name.startswith(_STORAGE_PROPERTIES)
     )

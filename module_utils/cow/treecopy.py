@@ -26,15 +26,15 @@ from .kernel import die_with_parent, punch_hole
 from .manifest import Manifest
 from .tree import (
     BLOCKING_FLAGS,
+    OPEN_FILE,
     ROOT,
     VANISHED,
     Descent,
     Entry,
     mounts_below,
-    names_in,
     place,
     read,
-    read_root,
+    read_open,
     set_flags,
 )
 
@@ -120,14 +120,20 @@ class _Writer:
     def __init__(self, source: Descent, target: Descent, told: Callable[[int], None] = lambda _: None) -> None:
         self._source, self._target, self._told = source, target, told
         self._can_reflink = True
-        self.done = Copied()
+        self._entries = self._bytes = self._reflinked = 0
+
+    @property
+    def done(self) -> Copied:
+        """What has been done so far."""
+        return Copied(self._entries, self._bytes, self._reflinked)
 
     def make(self, entry: Entry) -> None:
         """Make what is not there, with content, without the attributes of a folder."""
         folder = self._target.at(entry.parent)
         kind = stat.S_IFMT(entry.mode)
         if kind == stat.S_IFREG:
-            self._make_file(entry, folder)
+            with _opened(self._source.at(entry.parent), entry.name, os.O_RDONLY) as source:
+                self.make_file(entry, source)
             return
         if kind == stat.S_IFDIR:
             os.mkdir(entry.name, 0o700, dir_fd=folder)
@@ -137,7 +143,7 @@ class _Writer:
         else:
             os.mknod(entry.name, kind | 0o600, entry.rdev, dir_fd=folder)
             _dress(entry, folder)
-        self.done += Copied(entries=1)
+        self._entries += 1
 
     def link(self, leader: Entry, entry: Entry) -> None:
         """Give what the leader names another name."""
@@ -146,20 +152,19 @@ class _Writer:
                 leader.name, entry.name, src_dir_fd=other.at(leader.parent), dst_dir_fd=self._target.at(entry.parent),
                 follow_symlinks=False,
             )  # fmt: skip
-        self.done += Copied(entries=1)
+        self._entries += 1
 
     def dress(self, entry: Entry, present: Entry | None = None) -> None:
         """Give an entry its attributes; `present` is how it was found, None when it was just made."""
         if entry.path == ROOT:
-            root = self._target.at(ROOT)
-            _dress_open(entry, root, b"/proc/self/fd/%d" % root, present)
+            _dress_open(entry, self._target.at(ROOT), present)
         else:
             _dress(entry, self._target.at(entry.parent), present)
 
     def dress_again(self, entry: Entry) -> None:
         """Give an entry its attributes, whatever it has by now."""
         if entry.path == ROOT:
-            present = read_root(self._target.at(ROOT))
+            present = read_open(self._target.at(ROOT), ROOT)
         else:
             present = read(self._target.at(entry.parent), entry.name, entry.path)
         self.unblock(present)
@@ -177,7 +182,7 @@ class _Writer:
         """Take an entry out of the target; folders are empty by then."""
         folder = self._target.at(entry.parent)
         (os.rmdir if entry.is_folder else os.unlink)(entry.name, dir_fd=folder)
-        self.done += Copied(entries=1)
+        self._entries += 1
 
     def rewrite(self, entry: Entry) -> None:
         """Make the content of a file that is there equal to the source's, block by block."""
@@ -187,18 +192,20 @@ class _Writer:
             _opened(target_folder, entry.name, os.O_RDWR) as target,
         ):
             written = _rewrite(source, target, self._told)
-        self.done += Copied(entries=1, bytes=written)
+        self._entries += 1
+        self._bytes += written
 
-    def _make_file(self, entry: Entry, folder: int) -> None:
+    def make_file(self, entry: Entry, source: int) -> None:
+        """Make a file that is not there from the open one."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        with _opened(self._source.at(entry.parent), entry.name, os.O_RDONLY) as source:
-            target = os.open(entry.name, flags, 0o600, dir_fd=folder)
-            try:
-                shared = self._fill(source, target, entry.size)
-                _dress_open(entry, target, b"/proc/self/fd/%d" % target, None)
-            finally:
-                os.close(target)
-        self.done += Copied(entries=1, bytes=entry.size, reflinked=shared)
+        target = os.open(entry.name, flags, 0o600, dir_fd=self._target.at(entry.parent))
+        try:
+            self._reflinked += self._fill(source, target, entry.size)
+            _dress_open(entry, target, None)
+        finally:
+            os.close(target)
+        self._entries += 1
+        self._bytes += entry.size
 
     def _fill(self, source: int, target: int, size: int) -> int:
         """Fill an empty file; return the bytes that are shared."""
@@ -301,36 +308,38 @@ def _clear(target: int, start: int, end: int) -> None:
 def _dress(entry: Entry, folder: int, present: Entry | None = None) -> None:
     if entry.is_folder or entry.is_file:
         with _opened(folder, entry.name, os.O_RDONLY) as descriptor:
-            _dress_open(entry, descriptor, b"/proc/self/fd/%d" % descriptor, present)
+            _dress_open(entry, descriptor, present)
         return
     os.chown(entry.name, entry.uid, entry.gid, dir_fd=folder, follow_symlinks=False)
     if not stat.S_ISLNK(entry.mode):
         os.chmod(entry.name, stat.S_IMODE(entry.mode), dir_fd=folder)
-    _set_xattrs(place(folder, entry.name), entry, present, follow=False)
+    _set_xattrs(place(folder, entry.name), entry, present)
     os.utime(entry.name, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=folder, follow_symlinks=False)
 
 
-def _dress_open(entry: Entry, descriptor: int, path: bytes, present: Entry | None) -> None:
+def _dress_open(entry: Entry, descriptor: int, present: Entry | None) -> None:
     """Owner before mode (it clears set-user-id) and before capabilities, times before flags (they forbid it)."""
     os.fchown(descriptor, entry.uid, entry.gid)
     os.fchmod(descriptor, stat.S_IMODE(entry.mode))
-    _set_xattrs(path, entry, present, follow=True)
+    if entry.xattrs or present:
+        _set_xattrs(descriptor, entry, present)
     os.utime(descriptor, ns=(entry.mtime_ns, entry.mtime_ns))
     if entry.flags or (present and present.flags):
         set_flags(descriptor, entry.flags)
 
 
-def _set_xattrs(path: bytes, entry: Entry, present: Entry | None, *, follow: bool) -> None:
+def _set_xattrs(place: int | bytes, entry: Entry, present: Entry | None) -> None:
+    follow = isinstance(place, int)
     wanted, found = dict(entry.xattrs), dict(present.xattrs) if present else {}
     for name in found.keys() - wanted.keys():
         try:
-            os.removexattr(path, name, follow_symlinks=follow)
+            os.removexattr(place, name, follow_symlinks=follow)
         except OSError as error:
             if error.errno != errno.ENODATA:  # a change of the owner takes capabilities away
                 raise
     for name, value in wanted.items():
         # Also what is there already: a new owner takes capabilities away, and a new mode changes the ACL.
-        os.setxattr(path, name, value, follow_symlinks=follow)
+        os.setxattr(place, name, value, follow_symlinks=follow)
 
 
 class _Update:
@@ -572,31 +581,50 @@ class _Worker:
 
     def _copy_folder(self, path: bytes, folders: list[bytes], report: _Report) -> None:
         """Copy what is in a folder; its own attributes come after, and after those of hard links in it."""
-        before = len(report.linked)
+        linked_before = len(report.linked)
         with self._bearing_with_loss(path):
             descriptor = self._readable.at(path)
-            itself = read_root(descriptor)._replace(path=path)
-            for name in names_in(descriptor):
-                self._copy_entry(path, name, folders, report)
-            if len(report.linked) > before:
+            itself = read_open(descriptor, path)
+            with os.scandir(descriptor) as found:
+                for each in found:
+                    self._copy_entry(path, each, folders, report)
+            if len(report.linked) > linked_before:
                 report.finish.append(itself)
             else:
                 self._writer.dress(itself)
 
-    def _copy_entry(self, parent: bytes, name: bytes, folders: list[bytes], report: _Report) -> None:
+    def _copy_entry(self, parent: bytes, found: os.DirEntry[str], folders: list[bytes], report: _Report) -> None:
+        name = os.fsencode(found.name)
         path = name if parent == ROOT else parent + b"/" + name
-        with self._bearing_with_loss(path):
-            entry = read(self._readable.at(parent), name, path)
-            if entry.links > 1 and not entry.is_folder:
-                report.linked.append(entry)
-                return
+        try:
+            entry = self._copy_file(parent, name, path) if found.is_file(follow_symlinks=False) else None
+            entry = entry or self._copy_other(parent, name, path)
+        except OSError as error:
+            self._bear_with_loss(error, path)
+            return
+        if entry.links > 1 and not entry.is_folder:
+            report.linked.append(entry)
+        elif entry.is_folder and path not in self._covered:
+            folders.append(path)
+
+    def _copy_file(self, parent: bytes, name: bytes, path: bytes) -> Entry | None:
+        """Copy a file that has one name; None when it has become something else."""
+        source = os.open(name, OPEN_FILE, dir_fd=self._readable.at(parent))
+        try:
+            entry = read_open(source, path)
+            if entry.links == 1 and entry.is_file:
+                self._writer.make_file(entry, source)
+            return entry if entry.is_file else None
+        finally:
+            os.close(source)
+
+    def _copy_other(self, parent: bytes, name: bytes, path: bytes) -> Entry:
+        entry = read(self._readable.at(parent), name, path)
+        if entry.is_folder or entry.links == 1:
             self._writer.make(entry)
-            if not entry.is_folder:
-                return
-            if path in self._covered:
-                self._writer.dress(entry)
-            else:
-                folders.append(path)
+        if path in self._covered:
+            self._writer.dress(entry)
+        return entry
 
     def _copy_group(self, names: Iterable[Entry]) -> None:
         leader = None
@@ -615,5 +643,8 @@ class _Worker:
         try:
             yield
         except OSError as error:
-            if not self._live or path == ROOT or error.errno not in VANISHED:
-                raise
+            self._bear_with_loss(error, path)
+
+    def _bear_with_loss(self, error: OSError, path: bytes) -> None:
+        if not self._live or path == ROOT or error.errno not in VANISHED:
+            raise error
