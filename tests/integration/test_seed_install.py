@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
+import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -38,20 +40,21 @@ class Media:
 
 
 @pytest.fixture(scope="module")
-def media(tmp_path_factory: pytest.TempPathFactory) -> Media:
+def media(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Media]:
     needs.root("file systems are mounted")
     for program in ("mkfs.btrfs", "mkfs.xfs"):
         needs.program(program)
-    folder = tmp_path_factory.mktemp("media")
-    path = seeds.make(folder / "media.seed", folder / "point")
-    with mounted(path, folder / "point", "ro,subvol=install") as point:
-        content = manifest.of(point)
-    return Media(path, digest_of(path), content)
+    with seeds.memory(tmp_path_factory.mktemp("media")) as folder:
+        path = seeds.make(folder / "media.seed", folder / "point")
+        with mounted(path, folder / "point", "ro,subvol=install") as point:
+            content = manifest.of(point)
+        yield Media(path, digest_of(path), content)
 
 
 @pytest.fixture
 def bench(media: Media, tmp_path: Path) -> Iterator[Bench]:
-    yield Bench(media, tmp_path)
+    with seeds.memory(tmp_path) as folder:
+        yield Bench(media, folder)
     assert digest_of(media.path) == media.digest, "the seed was written to"
 
 
@@ -69,7 +72,9 @@ class Bench:
         return {key: str(value) if isinstance(value, Path) else value for key, value in {**given, **args}.items()}
 
     def run(self, **args: Any) -> Result:
-        return run_module(MODULE, self.args(**args))
+        result = run_module(MODULE, self.args(**args))
+        assert not result.get("failed"), result["msg"]
+        return result
 
     def four(self, **args: Any) -> FourRuns:
         return four_runs(MODULE, self.args(**args), state=self.everything)
@@ -84,8 +89,8 @@ class Bench:
         return str(in_run["msg"])
 
     def everything(self) -> list[tuple[str, str]]:
-        files = (path for path in sorted(self.folder.rglob("*")) if path.is_file())
-        return [(str(path), digest_of(path)) for path in files]
+        files = (path for path in (*self.folder.iterdir(), *self.folder.glob("records/*")) if path.is_file())
+        return [(str(path), digest_of(path)) for path in sorted(files)]
 
     def assert_installed(self, target: Path | None = None) -> None:
         """All that the root has is on the target, and nothing else."""
@@ -144,8 +149,8 @@ def test_sprout_into_a_new_file(bench: Bench) -> None:
     with mounted(bench.target, bench.folder / "shown", "ro,subvolid=5") as point:
         assert [path.name for path in point.iterdir()] == ["install"]
         usage = run("btrfs", "filesystem", "usage", "--raw", point)
-    assert f"Device size:\t\t   {300 << 20}" in usage
-    assert "Device missing:\t\t           0" in usage
+    assert re.search(rf"Device size:\s+{300 << 20}\n", usage)
+    assert re.search(r"Device missing:\s+0\n", usage)
     with bench.target.open("rb") as file:
         assert not any(file.read(4096))
 
@@ -247,9 +252,12 @@ def test_data_that_nothing_recognises(bench: Bench, place: int) -> None:
 
 
 def test_partition_table(bench: Bench) -> None:
-    table = "label: gpt\nsize=100MiB\n"
-    subprocess.run(["sfdisk", "-q", bench.make_target()], input=table, text=True, check=True)
-    assert "gpt" in bench.refused()
+    entry = struct.pack("<8B2I", 0, 0, 0, 0, 0x83, 0, 0, 0, 2048, 200_000)
+    with bench.make_target().open("r+b") as file:
+        file.write((struct.pack("<440xI2x", 0x1234ABCD) + entry).ljust(510, b"\0") + b"\x55\xaa")
+    assert "dos 1234abcd" in bench.refused(replace="gpt")
+    bench.run(replace="1234abcd")
+    bench.assert_installed()
 
 
 def test_targets_in_use(bench: Bench) -> None:
@@ -268,7 +276,7 @@ def test_too_small_in_figures(bench: Bench) -> None:
     (least,) = [int(word) for word in message.split() if word.isdigit() and int(word) > 96 << 20]
     assert f"needs {least} bytes" in message
     bench.target.unlink()
-    bench.four(size=str(-(-least // 4096) * 4096))
+    bench.four(size=str(least))
     bench.assert_installed()
 
 
@@ -326,7 +334,7 @@ def test_damaged_seed(bench: Bench) -> None:
         wanted = (point / "random").read_bytes()[8 << 20 : (8 << 20) + 4096]
     content[content.index(wanted) + 7] ^= 1
     damaged.write_bytes(content)
-    result = bench.run(seed=damaged, size="300MiB")
+    result = run_module(MODULE, bench.args(seed=damaged, size="300MiB"))
     assert "is damaged" in result["msg"]
     assert bench.target.read_bytes()[: len(MARK)] == MARK
     assert "unfinished" in bench.run()["steps"][0]
@@ -370,9 +378,6 @@ def test_killed_in_the_middle(
         os.kill(process.pid, number)
     waiting.until(lambda: not run("losetup", "--associated", bench.target))
     assert moment(bench.target)
-    result = bench.run(filesystem=filesystem)
-    assert result["steps"] == [
-        f"install root install of {bench.media.path} on {bench.target} ({filesystem}, {result['installed']['method']}), "
-        "where an unfinished installation is"
-    ]
+    (title,) = bench.run(filesystem=filesystem)["steps"]
+    assert title.endswith("where an unfinished installation is")
     bench.assert_installed()

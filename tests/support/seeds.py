@@ -46,6 +46,16 @@ def mounted(image: Path, folder: Path, options: str = "ro") -> Iterator[Path]:
         waiting.until(lambda: not run("losetup", "--associated", image))
 
 
+@contextmanager
+def memory(folder: Path) -> Iterator[Path]:
+    """Have what is written in a folder during the block in memory: disks in files are synced often."""
+    run("mount", "-t", "tmpfs", "-o", "size=4g", "cowherd-test", folder)
+    try:
+        yield folder
+    finally:
+        run("umount", folder)
+
+
 def run(*argv: str | Path) -> str:
     """Run a command; AssertionError with what it said when it fails."""
     finished = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from ..tree import walk
 from . import seed as seeds
 from .order import Order
 from .seed import Seed
-from .target import UNFINISHED_LABEL
+from .target import UNFINISHED_LABEL, rounded
 
 _LEAST = {"btrfs": 128 << 20, "ext4": 16 << 20, "xfs": 300 << 20}
 """Bytes: below, the tools refuse, or what they make holds next to nothing."""
@@ -25,7 +26,7 @@ def least_bytes(seed: Seed, order: Order, room: Path) -> int:
     with seeds.mounted(seed.path, seed.superblock, room) as (_, point):
         tree = walk(point / order.root)
         content = sizing.payload(tree) + sizing.inodes_of(tree) * _PER_INODE
-    return content + content // _SPARE + _LEAST[order.filesystem]
+    return rounded(content + content // _SPARE + _LEAST[order.filesystem])
 
 
 def install(seed: Seed, order: Order, device: str, room: Path) -> int:
@@ -42,9 +43,16 @@ def install(seed: Seed, order: Order, device: str, room: Path) -> int:
     ):
         copied = treecopy.copy(source / order.root, _prepared(order, point))
         if order.filesystem == "ext4":
-            process.run(["env", "-C", str(point), tools.require("mklost+found")])
+            _make_lost_and_found(point)
         workshop.tool(["sync", "--file-system", point])
     return copied.bytes
+
+
+def _make_lost_and_found(point: Path) -> None:
+    """Make the folder that e2fsck needs, and leave the time of the root as it was copied."""
+    status = point.stat()
+    process.run(["env", "-C", str(point), tools.require("mklost+found")])
+    os.utime(point, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 def finish(order: Order, device: str, room: Path) -> None:

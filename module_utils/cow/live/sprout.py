@@ -12,6 +12,7 @@ from ..process import CommandFailed
 from . import seed as seeds
 from .order import Order
 from .seed import Seed
+from .target import rounded
 
 LEAST = 96 << 20
 """Bytes: Linux 6.18 hangs for good when a device of 21 MiB is added to a seed."""
@@ -25,7 +26,7 @@ def least_bytes(seed: Seed, metadata: str | None) -> int:
     """Return the size from which on the seed is sure to fit."""
     used = seed.superblock.used_bytes
     doubled = _METADATA if metadata == "dup" else 0
-    return max(LEAST, used + used // _SPARE + _METADATA + doubled)
+    return max(LEAST, rounded(used + used // _SPARE + _METADATA + doubled))
 
 
 def install(seed: Seed, order: Order, device: str, room: Path) -> int:

@@ -23,7 +23,7 @@ UNKNOWN = "data"
 """What stands for content that nothing recognises, where it is named as to be destroyed."""
 _MARKER = b"cowherd: this installation is not finished\n"
 _SECTOR = 512
-_LOOKED_AT = 1 << 20
+_LOOKED_AT = _MIB = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -176,6 +176,11 @@ def _holds_data(real: Path, device: bool) -> bool:
             if any(file.read(_LOOKED_AT)):
                 return True
             position += _LOOKED_AT
+
+
+def rounded(size: int) -> int:
+    """Return the next whole MiB: devices and files have no odd sizes."""
+    return -(-size // _MIB) * _MIB
 
 
 def room_in_words(size: int) -> str:
