@@ -203,6 +203,15 @@ def test_wishes_that_the_seed_fulfils_still_sprout(bench: Bench) -> None:
     assert result["installed"]["method"] == "sprout"
 
 
+def test_read_only_root_becomes_writable(bench: Bench) -> None:
+    assert bench.run(root="fixed", size="300MiB")["installed"]["label"] == "fixed"
+    bench.assert_installed()
+    with mounted(bench.target, bench.folder / "shown", "rw") as point:
+        (point / "new").touch()
+    with mounted(bench.target, bench.folder / "shown", "ro,subvolid=5") as point:
+        assert [path.name for path in point.iterdir()] == ["fixed"]
+
+
 def test_two_at_a_time_from_one_seed(bench: Bench) -> None:
     targets = [bench.folder / f"{number}.img" for number in range(2)]
     with ThreadPoolExecutor() as pool:
@@ -299,9 +308,15 @@ def test_sources_that_are_no_seed(bench: Bench) -> None:
     short = bench.folder / "short"
     short.write_bytes(bench.media.path.read_bytes()[:-4096])
     assert "cut short" in bench.refused(seed=short, **size)
-    assert "It has: install, live" in bench.refused(root="nothing", **size)
+    assert "It has: fixed, install, live" in bench.refused(root="nothing", **size)
     assert "Set `size`" in bench.refused()
     assert "no device" in bench.refused(target="/dev/cowherd-none")
+
+
+def test_target_that_is_the_seed(bench: Bench) -> None:
+    assert "is the seed itself" in bench.refused(target=bench.media.path, replace="btrfs")
+    (bench.folder / "copy").write_bytes(bench.media.path.read_bytes())
+    assert "a copy of the seed" in bench.refused(target=bench.folder / "copy", replace="btrfs")
 
 
 def test_seed_that_is_mounted(bench: Bench) -> None:

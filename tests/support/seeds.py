@@ -16,8 +16,8 @@ SIZE = 160 << 20
 def make(image: Path, folder: Path, *mkfs: str, content: int = 20 << 20) -> Path:
     """Make a seed in the file `image`, mounted on `folder` meanwhile.
 
-    Its root `install` has every kind of file and `content` bytes that do not compress; `live` is a snapshot of it with
-    one more file.
+    Its root `install` has every kind of file and `content` bytes that do not compress. Of its snapshots, `live` has one
+    more file, and `fixed` is read-only.
     """
     with image.open("wb") as file:
         file.truncate(SIZE)
@@ -29,6 +29,7 @@ def make(image: Path, folder: Path, *mkfs: str, content: int = 20 << 20) -> Path
         (root / "random").write_bytes(Random(1).randbytes(content))
         (root / "text").write_bytes(b"what compresses well\n" * 500_000)
         run("btrfs", "--quiet", "subvolume", "snapshot", root, live)
+        run("btrfs", "--quiet", "subvolume", "snapshot", "-r", root, folder / "fixed")
         (live / "live-only").write_bytes(Random(2).randbytes(1 << 20))
     run("btrfstune", "-f", "-S", "1", image)
     return image

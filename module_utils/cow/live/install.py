@@ -174,6 +174,11 @@ def _refuse_known_uuid(found: Found, wanted: Wanted) -> None:
 
 def _refuse_unnamed(found: Found, wanted: Wanted) -> None:
     target = found.target
+    if target.uuid == found.seed.superblock.uuid and not target.unfinished:
+        raise CowError(
+            f"{wanted.target} is the seed, or a copy of the seed. If it is a copy that may be destroyed, wipe it first: "
+            f"`wipefs --all {target.path}`."
+        )
     if not target.content or wanted.replace in target.names:
         return
     named = f" `replace` names {wanted.replace}, which is not there." if wanted.replace else ""
