@@ -107,7 +107,7 @@ options:
       - V(shrink) copies into a large image and has C(resize2fs) make it small. It needs no computed size, and is the
         largest.
       - V(auto) is V(mke2fs) where it works. Its versions 1.47.1 to 1.47.3 fail with files of 2 GiB and more, and the
-        choice is V(loop) then, as it is with a folder of more than 30000 entries, for which it takes minutes.
+        choice is V(loop) then, as it is with a folder of tens of thousands of entries, for which it takes minutes.
     type: str
     choices: [auto, mke2fs, loop, shrink]
     default: auto
@@ -186,7 +186,8 @@ options:
   source_date_epoch:
     description:
       - The time of the build that is written into the image, in seconds since 1970.
-      - Without it, the newest modification time in the tree.
+      - Without it, the newest modification time in the tree, rounded up.
+      - In erofs, later modification times become this one.
     type: int
   verity:
     description:
@@ -371,7 +372,7 @@ image:
       returned: success
       sample: 17.2
     uuid:
-      description: UUID of the file system, derived from the fingerprint. Squashfs has none.
+      description: UUID of the file system, derived from the fingerprint; null for squashfs, which has none.
       type: str
       returned: success
       sample: 2f8c0c3a-9d3c-5b0f-8c56-0f6a2b6c2d11

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 
-from .. import process, tools
+from .. import apt, process, tools
 from ..errors import CowError
 from ..tree import Tree
 from . import losses, workshop
@@ -19,10 +20,13 @@ PRESETS = {
 """Compressors and levels, the best first; mkfs.erofs 1.5 of Debian 12 has lz4 and lz4hc alone."""
 _LARGE_CLUSTER = 65536
 _LONGEST_LABEL = 16
+_LONGEST_NAME = 255
 
 
 class Erofs:
     """What mkfs.erofs makes."""
+
+    heeds = ("label", "preset", "compressor", "level")
 
     def check(self, options: Options) -> None:
         """Refuse what erofs does not have."""
@@ -39,8 +43,9 @@ class Erofs:
         """Flags."""
         return losses.flags(tree)
 
-    def foresee(self, _tree: Tree, options: Options) -> int:
+    def foresee(self, tree: Tree, options: Options) -> int:
         """Look for the compressor; what the tree comes to shows when it is compressed."""
+        _refuse_long_names(tree)
         usage = _usage()
         _choose(options, usage)
         if options.label and not re.search(r"^ *-L", usage, re.MULTILINE):
@@ -50,15 +55,27 @@ class Erofs:
     def build(self, job: Job) -> Built:
         """Compress it."""
         compressor, level = _choose(job.options, _usage())
-        options = ["-T", str(job.epoch), "--preserve-mtime", "-U", str(job.identity)]
+        options = ["-U", str(job.identity)]
         if compressor != "none":
             options.append(f"-z{compressor}" + ("" if level is None else f",{level}"))
         if job.options.preset == "small" and not job.options.compressor and compressor != "none":
             options.append(f"-C{_LARGE_CLUSTER}")
         if job.options.label:
             options += ["-L", job.options.label]
-        workshop.tool(["mkfs.erofs", "--quiet", *options, job.target, job.root], environment={"TMPDIR": str(job.work)})
+        # The option -T would be the time of all files.
+        environment = {"TMPDIR": str(job.work), "SOURCE_DATE_EPOCH": str(job.epoch)}
+        workshop.tool(["mkfs.erofs", "--quiet", *options, job.target, job.root], environment=environment)
         return Built("mkfs.erofs", "mkfs.erofs is the only way to make one", compressor, level)
+
+
+def _refuse_long_names(tree: Tree) -> None:
+    """Up to version 1.5, mkfs.erofs cuts the last byte off names that are as long as can be."""
+    longest = next((entry for entry in tree.entries if len(entry.name) >= _LONGEST_NAME), None)
+    if longest is not None and re.match(r"(0|1\.[0-5])\b", _version()):
+        raise CowError(
+            f"mkfs.erofs {_version()} fails with names of {_LONGEST_NAME} bytes, such as {os.fsdecode(longest.path)}. "
+            f"Leave it out (`purge`), choose another format, or install erofs-utils 1.6 or newer."
+        )
 
 
 def compressors(usage: str) -> tuple[str, ...]:
@@ -76,7 +93,7 @@ def _usage() -> str:
 
 def _version() -> str:
     matched = re.search(r"mkfs\.erofs (?:\(erofs-utils\) )?(\d\S*)", _usage())
-    return matched[1] if matched else "unknown"
+    return matched[1] if matched else apt.installed(["erofs-utils"]).versions.get("erofs-utils", "unknown")
 
 
 def _choose(options: Options, usage: str) -> tuple[str, int | None]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from .. import process, tools, treecopy
 from ..errors import CowError
 from ..process import CommandFailed
 from ..size import Size
-from ..tree import Tree
+from ..tree import Entry, Tree
 from . import losses, sizing, workshop
 from .job import Built, Job, Options
 from .sizing import BLOCK, Layout, Need
@@ -36,12 +37,12 @@ FEATURES = (
 _LEAST_JOURNAL = 1024
 _BYTES_PER_FREE_INODE = 16384
 _LARGE_FILE = 2 << 30
-_WIDE_FOLDER = 30_000
-"""Entries of a folder from which on mke2fs, which looks through all of them for each new one, takes a minute."""
+_MANY_LOOKS = 4_000_000
+"""Looks at blocks of folders from which on mke2fs takes about a minute for one folder."""
 _GROWTH = 64
 """A computed size that was too small grows by this part of it."""
 _LONGEST_LABEL = 16
-_NO_BLOCK = re.compile(r"[Cc]ould not allocate block|No free space|not enough space|No space left")
+_NO_BLOCK = re.compile(r"could not allocate block|no free space|not enough space|no space left", re.IGNORECASE)
 _NO_INODE = re.compile(r"[Cc]ould not allocate inode|inode.*not.*(free|alloc)", re.IGNORECASE)
 
 
@@ -55,6 +56,8 @@ class Method:
 
 class Ext4:
     """What mke2fs makes."""
+
+    heeds = ("label", "size", "method", "reserved_percent", "journal", "packed_meta_blocks", "inodes")
 
     def check(self, options: Options) -> None:
         """Refuse sizes and numbers that are none."""
@@ -77,8 +80,10 @@ class Ext4:
         return {"e2fsprogs": ".".join(map(str, version()))}
 
     def lost(self, tree: Tree, options: Options) -> list[str]:
-        """Flags, by mke2fs."""
-        return losses.flags(tree) if choose(tree, options, version()).name == "mke2fs" else []
+        """Flags and hard links of symlinks, by mke2fs."""
+        if choose(tree, options, version()).name != "mke2fs":
+            return []
+        return [*losses.flags(tree), *losses.linked_symlinks(tree)]
 
     def foresee(self, tree: Tree, options: Options) -> int:
         """Compute the size, and return what of it is not holes."""
@@ -106,7 +111,8 @@ class Ext4:
             tries, layout = 2, refused.grown(layout)
             smallest = refused.grown(smallest)
             job.target.unlink(missing_ok=True)
-            fill(job, layout)
+            with _in_words(layout):
+                fill(job, layout)
         return Built(method.name, method.why, minimum_bytes=smallest.bytes, tries=tries)
 
 
@@ -142,11 +148,22 @@ def choose(tree: Tree, options: Options, found: tuple[int, ...]) -> Method:
         return Method(options.method, "as asked for")
     if cannot:
         return Method("loop", f"mke2fs {words} fails with files of 2 GiB and more")
-    folder, entries = sizing.widest_folder(tree)
-    if entries > _WIDE_FOLDER:
+    folder, entries, looks = sizing.slowest_folder(tree)
+    if looks > _MANY_LOOKS:
         shown = folder.decode("utf-8", "backslashreplace")
         return Method("loop", f"mke2fs takes minutes for a folder of {entries} entries ({shown})")
     return Method("mke2fs", "mke2fs makes the smallest image, and the same bytes each time")
+
+
+@contextlib.contextmanager
+def _in_words(layout: Layout) -> Iterator[None]:
+    try:
+        yield
+    except _TooSmall as refused:
+        raise CowError(
+            f"The size that was computed, {layout.bytes} bytes, is too small: {refused}. Give a fixed `size`, "
+            f"and please report this as a fault."
+        ) from refused
 
 
 @dataclass(frozen=True)
@@ -245,7 +262,7 @@ def _fixed(need: Need, options: Options, smallest: Layout, size: int) -> Layout:
 
 def _by_mke2fs(job: Job, layout: Layout) -> None:
     _make(job, layout, job.root)
-    _same_times(job, layout)
+    _amend(job, layout)
 
 
 def _by_loop(job: Job, layout: Layout) -> None:
@@ -259,8 +276,9 @@ def _by_loop(job: Job, layout: Layout) -> None:
                 raise _TooSmall("blocks", str(error)) from error
             raise
         if not (point / "lost+found").exists():
-            with contextlib.chdir(point):
-                process.run([tools.require("mklost+found")])
+            (point / "lost+found").mkdir(mode=0o700)
+            root = job.tree.entries[0]
+            os.utime(point, ns=(root.mtime_ns, root.mtime_ns))
 
 
 def _by_shrinking(job: Job, layout: Layout) -> None:
@@ -305,12 +323,28 @@ def _make(job: Job, layout: Layout, content: Path | None = None) -> None:
         raise
 
 
-def _same_times(job: Job, layout: Layout) -> None:
-    """Have all times but those of modification be that of the build: mke2fs takes them from the source."""
-    script = job.work / "times"
+def _amend(job: Job, layout: Layout) -> None:
+    """Do what mke2fs leaves out.
+
+    It takes times of access and change from the source, which are others each time, and the root's own attributes from
+    nowhere.
+    """
+    script = job.work / "amend"
     with script.open("w") as file:
+        file.writelines(f"{line}\n" for line in _of_root(job.tree.entries[0], job.work))
         for inode in (2, *range(11, layout.inodes + 1)):
             file.writelines(f"sif <{inode}> {field} @{job.epoch}\n" for field in ("atime", "ctime", "crtime"))
     environment = {"E2FSPROGS_FAKE_TIME": str(job.epoch)}
     workshop.tool(["debugfs", "-w", "-f", script, job.target], environment=environment)
-    script.unlink()
+
+
+def _of_root(root: Entry, work: Path) -> Iterator[str]:
+    """Commands of debugfs for the root's attributes."""
+    yield f"sif <2> mode 0{root.mode:o}"
+    yield f"sif <2> uid {root.uid}"
+    yield f"sif <2> gid {root.gid}"
+    yield f"sif <2> mtime @{root.mtime_ns // 10**9}"
+    for number, (name, value) in enumerate(root.xattrs):
+        content = work / f"attribute{number}"
+        content.write_bytes(value)
+        yield f"ea_set -f {content} <2> {os.fsdecode(name)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable
 
 from ..tree import Entry, Tree
@@ -19,6 +20,13 @@ def acls(tree: Tree, why: str) -> list[str]:
 def flags(tree: Tree) -> list[str]:
     """Flags of chattr(1)."""
     return _said("flags (chattr)", (entry for entry in tree.entries if entry.flags), "they are not copied")
+
+
+def linked_symlinks(tree: Tree) -> list[str]:
+    """That one symlink has several names."""
+    by_path, leaders = tree.by_path(), tree.leaders()
+    linked = (by_path[path] for path in leaders if stat.S_ISLNK(by_path[path].mode))
+    return _said("hard links", linked, "mke2fs makes symlinks of their own of them")
 
 
 def times(tree: Tree, earliest: int, latest: int, why: str) -> list[str]:

@@ -56,8 +56,9 @@ class Purge:
     def applied_to_manifest(self, manifest: Manifest) -> Manifest:
         """Return the tree with its contents as it is in the image."""
         tree = self.applied(manifest.tree)
-        contents = {entry.path: manifest.contents[entry.path] for entry in tree.entries if entry.is_file and entry.size}
-        return Manifest(tree, contents)
+        emptied = {entry.path for entry in self.matched(manifest.tree)}
+        kept = (entry.path for entry in tree.entries if entry.is_file and entry.path not in emptied)
+        return Manifest(tree, {path: manifest.contents[path] for path in kept})
 
     def carry_out(self, root: Path, tree: Tree) -> None:
         """Remove it from a tree that is ours; folders keep their times."""
@@ -86,7 +87,17 @@ def view(purge: Purge, tree: Tree, work: Path) -> Iterator[Path]:
         options = f"lowerdir={source},upperdir={upper},workdir={scratch}"
         with workshop.mounted("overlay", point, "-t", "overlay", "-o", options):
             purge.carry_out(point, tree)
+            _dress_root(point, tree.entries[0])
             yield point
+
+
+def _dress_root(point: Path, root: Entry) -> None:
+    """The root of an overlay has the attributes of the folder for changes, which was made a moment ago."""
+    os.chown(point, root.uid, root.gid)
+    point.chmod(stat.S_IMODE(root.mode))
+    for name, value in root.xattrs:
+        os.setxattr(point, name, value)
+    os.utime(point, ns=(root.mtime_ns, root.mtime_ns))
 
 
 def _remove(folder: int, entry: Entry) -> None:

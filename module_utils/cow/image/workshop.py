@@ -22,7 +22,9 @@ from ..process import CommandFailed, Finished
 
 _PATIENCE = 6 * 3600.0
 """Seconds that a tool may take."""
-_TIED = ("setpriv", "--pdeathsig", "KILL", "env", "--unset=SOURCE_DATE_EPOCH")
+_TIED = ("setpriv", "--pdeathsig", "KILL")
+_OWN_TIME = ("env", "--unset=SOURCE_DATE_EPOCH")
+"""mksquashfs does not bear both this and an option for the time."""
 
 
 def folder_of(image: Path) -> Path:
@@ -58,7 +60,8 @@ def tool(
 ) -> Finished:
     """Run a tool that ends when this process does, however that ends."""
     own = [str(argument) for argument in argv]
-    finished = process.run([*_TIED, *own], timeout=_PATIENCE, environment=environment, accept=range(-64, 256))
+    prefix = _TIED if environment and "SOURCE_DATE_EPOCH" in environment else (*_TIED, *_OWN_TIME)
+    finished = process.run([*prefix, *own], timeout=_PATIENCE, environment=environment, accept=range(-64, 256))
     plain = Finished(tuple(own), finished.status, finished.stdout, finished.stderr)
     if finished.status in accept:
         return plain

@@ -176,8 +176,8 @@ def _refuse_unnamed(found: Found, wanted: Wanted) -> None:
     target = found.target
     if target.uuid == found.seed.superblock.uuid and not target.unfinished:
         raise CowError(
-            f"{wanted.target} is the seed, or a copy of the seed. If it is a copy that may be destroyed, wipe it first: "
-            f"`wipefs --all {target.path}`."
+            f"{wanted.target} is the seed, or a copy of the seed. If it may be destroyed, wipe it first: `wipefs --all "
+            f"{target.path}`."
         )
     if not target.content or wanted.replace in target.names:
         return
