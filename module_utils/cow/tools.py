@@ -29,7 +29,6 @@ _OTHERS = {
     "dumpe2fs": "e2fsprogs",
     "e2fsck": "e2fsprogs",
     "e2label": "e2fsprogs",
-    "mklost+found": "e2fsprogs",
     "resize2fs": "e2fsprogs",
     "openssl": "openssl",
     "tar": "tar",
