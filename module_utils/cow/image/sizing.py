@@ -215,8 +215,6 @@ def _content_blocks(entry: Entry, descent: Descent) -> int:
         return int(entry.size > _SHORT_TARGET)
     if not entry.is_file or not entry.size:
         return 0
-    if entry.size <= BLOCK and entry.blocks:
-        return 1
     used, runs = _used(entry, descent)
     return used + extent_blocks(runs)
 
