@@ -109,12 +109,15 @@ def places(daemon: Incusd) -> tuple[str, ...]:
     return ended.places
 
 
-def test_a_run_killed_at_every_step(host: Incusd) -> None:
+@pytest.mark.parametrize("part", range(4))
+def test_a_run_killed_at_every_step(host: Incusd, part: int) -> None:
     mary = migration.with_ctimes(host, "mary")
     every = places(host)
     assert len(every) > 25, every
-    for place, what in enumerate(every):
-        for when, way in ((BEFORE, "moved"), (AFTER, "rolled_back")):
+    for place, what in list(enumerate(every))[part::4]:
+        # After a request the server may still be at it; after all else it is as before what comes next.
+        cuts = [(BEFORE, "moved"), *([(AFTER, "rolled_back")] if " /1.0/" in what else [])]
+        for when, way in cuts:
             before = begin(host)
             ended = go(host, Cut(place, when))
             assert ended.status < 0, (what, when, ended)

@@ -54,6 +54,8 @@ class Wanted:
             raise CowError(f"retention is {params['retention']:g}, wanted is a number of hours that is not negative.")
         if not params["health_command"]:
             raise CowError("health_command is empty. Give a command, such as [true].")
+        if params["state"] == MOVED and not params["pool"]:
+            raise CowError("state is moved and pool is empty. Give the pool that the root is to be on.")
         path = params["progress_file"]
         return cls(
             key=Key(names.project(params["project"]), names.instance(params["name"])),
