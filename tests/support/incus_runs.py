@@ -57,9 +57,8 @@ def _without_free_space(message: str) -> str:
 def state(daemon: Incusd) -> dict[str, Any]:
     """All that the daemon has, and the files in which it and the modules keep what is not in its database."""
     objects = {kind: daemon.api("GET", f"/1.0/{kind}?recursion=1&all-projects=true") or [] for kind in _KINDS}
-    # In any order, which differs from one answer to the next.
-    for thing in (thing for things in objects.values() for thing in things if thing.get("used_by")):
-        thing["used_by"] = sorted(thing["used_by"])
+    for body in (body for bodies in objects.values() for body in bodies if "used_by" in body):
+        body["used_by"] = sorted(body["used_by"] or [])  # the daemon gives them in any order
     objects["networks"] = [network for network in objects["networks"] if network["managed"]]
     volumes = {
         pool["name"]: daemon.api("GET", f"/1.0/storage-pools/{pool['name']}/volumes?recursion=1&all-projects=true")

@@ -91,13 +91,6 @@ class Mover:
         if not self._is_copied(found):
             self.copy()
             found = self._source_in_place()
-        try:
-            self._fill(found)
-        except CowError:
-            self._source_in_place()  # says so when its files are gone because it is
-            raise
-
-    def _fill(self, found: Instance) -> None:
         source, target = self._volumes()
         move_trees.discard_draft(target, self.tool)
         told = _Told(self.progress, "comparing while it runs", 2 * self._total(found))
