@@ -77,7 +77,7 @@ def pool_of(daemon: Incusd, name: str) -> str:
 
 
 def pids(daemon: Incusd) -> list[int]:
-    return [daemon.api("GET", f"/1.0/instances/{name}/state")["pid"] for name in PROTECTED]
+    return [migration.pid(daemon, name) for name in PROTECTED]
 
 
 def untouched(daemon: Incusd) -> list[Any]:
