@@ -159,7 +159,7 @@ def superblock(path: Path) -> Superblock | None:
     (checksum,) = struct.unpack_from("<H", raw, _CHECKSUM_TYPE)
     (of_device,) = struct.unpack_from("<Q", raw, _DEVICE_BYTES)
     return Superblock(
-        uuid=str(uuid.UUID(bytes=fsid)),
+        uuid=_uuid(fsid) or "",
         label=raw[_LABEL].split(b"\0")[0].decode("utf-8", "backslashreplace"),
         generation=generation,
         total_bytes=total,
