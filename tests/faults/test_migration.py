@@ -214,7 +214,7 @@ def moved_while_it_fills_up(daemon: Incusd, folder: Path) -> Ended:
         with (folder / "filler").open("wb", buffering=0) as file:
             while not over.is_set():
                 try:
-                    file.write(bytes(1 << 12))
+                    file.write(bytes(1 << 10))  # the block size of so small an ext4
                 except OSError:  # an older journal may just have given back its blocks
                     over.wait(0.005)
 
