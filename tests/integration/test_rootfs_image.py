@@ -470,7 +470,7 @@ def test_a_change_during_the_build_fails_it(tmp_path: Path) -> None:
     source, image = tmp_path / "source", tmp_path / "images" / "image"
     source.mkdir()
     image.parent.mkdir()
-    (source / "noise").write_bytes(os.urandom(64 << 20))
+    (source / "noise").write_bytes(os.urandom(16 << 20))
     (source / "file").write_text("before")
 
     def change() -> None:
