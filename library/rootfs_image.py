@@ -123,7 +123,7 @@ options:
       - V(auto) is what C(mke2fs) makes for its size, none under 8 MiB, 4 MiB under 128 MiB, 16 MiB under 1 GiB, 32 MiB
         under 2 GiB, 64 MiB under 16 GiB, and more above.
       - V(none) saves that, for images that are only read or are made anew after a crash.
-      - A size such as V(8MiB), at least 4 MiB.
+      - A size such as V(8MiB), at least 4 MiB. The image then has 8 MiB or more.
     type: str
     default: auto
   packed_meta_blocks:
@@ -372,7 +372,7 @@ image:
       returned: success
       sample: 17.2
     uuid:
-      description: UUID of the file system, derived from the fingerprint. Squashfs has none.
+      description: UUID of the file system, derived from the fingerprint; null for squashfs, which has none.
       type: str
       returned: success
       sample: 2f8c0c3a-9d3c-5b0f-8c56-0f6a2b6c2d11

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import shutil
 import signal
 import stat
 import subprocess
+import sys
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,8 +23,8 @@ from ansible.module_utils.cow.image.purge import Purge
 from ansible.module_utils.cow.manifest import Manifest
 from ansible.module_utils.cow.tree import Entry, Tree
 
-from tests.support import images, loops, needs, trees, waiting
-from tests.support.ansible import FourRuns, Result, four_runs, run_module
+from tests.support import loops, needs, trees, waiting
+from tests.support.ansible import ROOT, Result, four_runs, run_module
 from tests.support.incusd import Incusd
 
 MODULE = "rootfs_image"
@@ -60,8 +64,8 @@ def plain(folder: Path) -> Path:
     return folder
 
 
-def run(path: Path, **options: Any) -> Result:
-    return run_module(MODULE, {"path": str(path), **options})
+def run(path: Path, *, check: bool = False, **options: Any) -> Result:
+    return run_module(MODULE, {"path": str(path), **options}, check)
 
 
 def built(path: Path, **options: Any) -> Result:
@@ -72,7 +76,7 @@ def built(path: Path, **options: Any) -> Result:
 
 
 def refused(path: Path, **options: Any) -> str:
-    """The message of a run that has to fail, in check mode with the same words unless only the run can know."""
+    """The message of a run that has to fail and to leave everything as it was."""
     before = listing(path.parent)
     result = run(path, **options)
     assert result.get("failed"), result
@@ -168,3 +172,383 @@ def test_an_image_has_all_that_the_tree_has(hostile: Manifest, tmp_path: Path, k
     same_as_source(image, kind, wanted, result, tmp_path / "mounted")
     assert result["image"]["tries"] == 1
     assert manifest.differences(hostile, manifest.of(hostile.tree.root)) == []
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_four_runs(source: Path, tmp_path: Path, kind: str) -> None:
+    image = tmp_path / "image"
+    arguments = {"path": str(image), "src": str(source), "format": kind, "verity": True}
+    runs = four_runs(MODULE, arguments, state=lambda: (listing(tmp_path), manifest.of(source).digest))
+    assert runs.do["image"]["inodes"] == 18 - 3
+    assert runs.again["image"] == runs.do["image"]
+    assert image.stat().st_mode & 0o777 == 0o600
+    first = image.read_bytes()
+    result = built(image, src=str(source), format=kind, verity=True, rebuild=True)
+    assert result["changed"]
+    assert image.read_bytes() == first, "the same input gave other bytes"
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_copy_of_the_tree_gives_the_same_bytes(source: Path, tmp_path: Path, kind: str) -> None:
+    copy = tmp_path / "elsewhere" / "copy"
+    copy.parent.mkdir()
+    # In another order, so that the folders of the copy list their names otherwise.
+    copy.mkdir()
+    names = sorted((path.relative_to(source) for path in source.rglob("*")), reverse=True)
+    listed = b"\0".join(os.fsencode(f"./{name}") for name in [*names, ""])
+    pack = ["tar", "-C", source, "-c", "--no-recursion", "--null", "-T", "-"]
+    packed = subprocess.run(pack, input=listed, stdout=subprocess.PIPE, check=True).stdout
+    subprocess.run(["tar", "-C", copy, "-x", "-p", "--delay-directory-restore"], input=packed, check=True)
+    shutil.copystat(source, copy)
+    for path, name in ((source, "one"), (copy, "two")):
+        built(tmp_path / name, src=str(path), format=kind)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_what_is_purged_is_in_the_source_still(source: Path, tmp_path: Path, kind: str) -> None:
+    before = manifest.of(source)
+    result = built(tmp_path / "image", src=str(source), format=kind)
+    default = Purge(tuple(result["invocation"]["module_args"]["purge"])).applied_to_manifest(before)
+    same_as_source(tmp_path / "image", kind, default, result, tmp_path / "mounted")
+    with opened(tmp_path / "image", tmp_path / "mounted") as root:
+        assert (root / "etc/machine-id").read_bytes() == b""
+        assert (root / "etc/ssh/sshd_config").exists()
+        for gone in ("etc/ssh/ssh_host_rsa_key", "etc/resolv.conf", "tmp/junk"):
+            assert not (root / gone).exists()
+    assert manifest.differences(before, manifest.of(source)) == []
+
+
+def test_a_change_of_the_content_is_named(source: Path, tmp_path: Path) -> None:
+    image = tmp_path / "image"
+    built(image, src=str(source), format="squashfs")
+    (source / "etc/hostname").write_text("another\n")
+    result = built(image, src=str(source), format="squashfs", preset="fast")
+    after = result["diff"][0]["after"]
+    assert "etc/hostname has size 8 instead of 5" in after
+    assert "option preset: fast" in after
+    (source / "tmp/junk").write_text("what is purged does not matter\n")
+    os.utime(source / "tmp", ns=(0, 0))
+    built(image, src=str(source), format="squashfs", preset="fast")
+    (source / "tmp/junk").write_text("nor does this\n")
+    assert not built(image, src=str(source), format="squashfs", preset="fast")["changed"]
+
+
+def test_a_second_run_reads_no_contents(source: Path, tmp_path: Path) -> None:
+    time.sleep(2.1)  # until no later change could leave the same time
+    image = tmp_path / "image"
+    built(image, src=str(source), format="squashfs")
+    os.utime(source / "usr/bin/noise", ns=(0, (source / "usr/bin/noise").stat().st_mtime_ns))
+    built(image, src=str(source), format="squashfs")
+    for path in source.rglob("*"):
+        os.utime(path, ns=(0, path.stat().st_mtime_ns))
+    time.sleep(2.1)
+    built(image, src=str(source), format="squashfs", rebuild=True)
+    accessed = {path: path.stat().st_atime_ns for path in source.rglob("*") if path.is_file()}
+    assert not built(image, src=str(source), format="squashfs")["changed"]
+    assert {path: path.stat().st_atime_ns for path in accessed} == accessed
+
+
+def test_sizes_of_ext4(source: Path, tmp_path: Path) -> None:
+    image, point = tmp_path / "image", tmp_path / "mounted"
+    options = {"src": str(source), "format": "ext4"}
+    minimum = built(image, **options)["image"]["bytes"]
+    with opened(image, point) as root:
+        assert os.statvfs(root).f_ffree < 16
+    built(image, **options, size="+8MiB")
+    with opened(image, point) as root:
+        free = os.statvfs(root)
+        assert 8 << 20 <= free.f_bfree * 4096 <= 9 << 20
+        assert free.f_ffree >= 512
+    built(image, **options, size="+50%", inodes="+100", reserved_percent=5, journal="4MiB")
+    with opened(image, point) as root:
+        free = os.statvfs(root)
+        assert free.f_bfree * 4096 >= minimum // 2
+        assert 100 <= free.f_ffree < 116
+        assert free.f_bavail < free.f_bfree
+    message = refused(image, **options, size=f"{minimum - 4096}")
+    assert f"{minimum} bytes" in message
+    assert (
+        refused(image, **options, size="1MiB", purge=[])
+        == run(image, check=True, **options, size="1MiB", purge=[])["msg"]
+    )
+    exact = built(image, **options, size=f"{minimum}", packed_meta_blocks=True, label="root")["image"]
+    assert (exact["bytes"], image.stat().st_size) == (minimum, minimum)
+    check_file_system(image, "ext4")
+
+
+def test_holes_stay_holes(tmp_path: Path) -> None:
+    (tmp_path / "source").mkdir()
+    with (tmp_path / "source/sparse").open("wb") as file:
+        file.truncate(1 << 30)
+        file.write(b"data")
+    result = built(tmp_path / "image", src=str(tmp_path / "source"), format="ext4", size="1GiB")["image"]
+    assert result["bytes"] == 1 << 30
+    assert result["allocated_bytes"] < 64 << 20
+    assert result["minimum_bytes"] < 1 << 20
+    with opened(tmp_path / "image", tmp_path / "mounted") as root:
+        assert (root / "sparse").stat().st_size == 1 << 30
+        assert (root / "sparse").stat().st_blocks == 8
+
+
+def test_an_empty_tree(tmp_path: Path) -> None:
+    (tmp_path / "source").mkdir()
+    source = manifest.of(tmp_path / "source")
+    for kind in FORMATS:
+        result = built(tmp_path / kind, src=str(tmp_path / "source"), format=kind)
+        same_as_source(tmp_path / kind, kind, source, result, tmp_path / "mounted")
+
+
+def test_a_tree_with_files_that_ext4_has_more_inodes_for_than_blocks(tmp_path: Path) -> None:
+    for folder in range(66):
+        (tmp_path / "source" / str(folder)).mkdir(parents=True)
+        for number in range(1000):
+            (tmp_path / "source" / str(folder) / str(number)).touch()
+    result = built(tmp_path / "image", src=str(tmp_path / "source"), format="ext4")
+    assert result["image"]["inodes"] == 66_067
+    assert result["image"]["tries"] == 1
+    source = manifest.of(tmp_path / "source")
+    same_as_source(tmp_path / "image", "ext4", source, result, tmp_path / "mounted")
+
+
+@pytest.mark.parametrize("place", ["appended", "beside"])
+def test_a_flipped_byte_is_rejected(source: Path, tmp_path: Path, place: str) -> None:
+    image = tmp_path / "image"
+    result = built(image, src=str(source), format="erofs", verity=True, verity_tree=place)["image"]
+    root_hash = result["verity"]["root_hash"]
+    assert not built(image, state="verified", root_hash=root_hash)["changed"]
+    assert Path(result["verity"]["tree_path"]) == (image if place == "appended" else tmp_path / "image.verity")
+    wrong = ("0" if root_hash[0] != "0" else "1") + root_hash[1:]
+    assert "not what the root hash" in refused(image, state="verified", root_hash=wrong)
+    with image.open("r+b") as file:
+        file.seek(5000)
+        byte = file.read(1)[0]
+        file.seek(5000)
+        file.write(bytes([byte ^ 1]))
+    assert "not what the root hash" in refused(image, state="verified", root_hash=root_hash)
+    assert "changed since it was built" in refused(image, src=str(source), format="erofs", verity=True)
+    assert built(image, src=str(source), format="erofs", verity=True, verity_tree=place, overwrite=True)["changed"]
+    built(image, state="verified", root_hash=root_hash)
+
+
+def test_a_signature_that_openssl_accepts(source: Path, tmp_path: Path) -> None:
+    key, certificate, image = tmp_path / "key", tmp_path / "certificate", tmp_path / "image"
+    request = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=test", "-days", "2"]
+    subprocess.run([*request, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    signing = {"key": str(key), "certificate": str(certificate)}
+    result = built(image, src=str(source), format="squashfs", verity=True, signing=signing)["image"]
+    text = tmp_path / "root-hash"
+    text.write_text(result["verity"]["root_hash"])
+    verify = ["openssl", "smime", "-verify", "-binary", "-inform", "der", "-noverify", "-content", text]
+    signature = ["-in", result["verity"]["signature_path"], "-certfile", certificate, "-nointern"]
+    subprocess.run([*verify, *signature], check=True, capture_output=True)
+    text.write_text("0" * 64)
+    assert subprocess.run([*verify, *signature], check=False, capture_output=True).returncode != 0
+    (tmp_path / "image.roothash.p7s").unlink()
+    assert (
+        "roothash.p7s is missing"
+        in built(image, src=str(source), format="squashfs", verity=True, signing=signing)["steps"][0]
+    )
+
+
+@pytest.mark.parametrize("compression", ["", "--gzip", "--xz", "--zstd"])
+def test_an_archive(source: Path, tmp_path: Path, compression: str) -> None:
+    archive, image = tmp_path / "root.tar", tmp_path / "image"
+    os.setxattr(source / "usr/bin/program", "security.capability", trees.CAPABILITY)
+    os.setxattr(source / "etc/hostname", "system.posix_acl_access", trees.acl(77))
+    argv = ["tar", "-c", "--format=posix", "--numeric-owner", "--acls", "--xattrs", "--xattrs-include=*", "-C", source]
+    subprocess.run([*argv, *filter(None, [compression]), "-f", archive, "."], check=True)
+    arguments = {"path": str(image), "src": str(archive), "format": "erofs", "purge": []}
+    runs = four_runs(MODULE, arguments, state=lambda: listing(tmp_path))
+    same_as_source(image, "erofs", manifest.of(source), runs.do, tmp_path / "mounted")
+
+
+def test_archives_that_are_none(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    image, archive = tmp_path / "images/image", tmp_path / "root.tar"
+    image.write_bytes(b"")
+    image.unlink()
+    subprocess.run(["tar", "-cf", archive, "-C", source, "."], check=True)
+    whole = archive.read_bytes()
+    archive.write_bytes(whole[: len(whole) // 2])
+    assert "cut short" in refused(image, src=str(archive), format="squashfs")
+    subprocess.run(["tar", "-cPf", archive, "-C", source / "etc", "../etc/hostname"], check=True)
+    assert "outside of its root" in refused(image, src=str(archive), format="squashfs")
+    archive.write_bytes(os.urandom(100_000))
+    assert "neither a tar nor a squashfs" in refused(image, src=str(archive), format="squashfs")
+    archive.write_bytes(b"")
+    assert "empty file" in refused(image, src=str(archive), format="squashfs")
+
+
+def test_a_squashfs_as_source(source: Path, tmp_path: Path) -> None:
+    built(tmp_path / "first", src=str(source), format="squashfs")
+    result = built(tmp_path / "second", src=str(tmp_path / "first"), format="ext4", purge=["usr"])
+    with opened(tmp_path / "second", tmp_path / "mounted") as root:
+        assert (root / "etc/hostname").read_text() == "host\n"
+        assert not (root / "usr").exists()
+    assert result["image"]["inodes"] == 15 - 4
+
+
+def test_an_image_an_instance_and_a_snapshot_of_incus(
+    incusd: Incusd, busybox_image: tuple[Path, Path], tmp_path: Path
+) -> None:
+    incusd.run("image", "import", *busybox_image, "--alias", "small")
+    incusd.run("storage", "create", "pool", "dir")
+    incusd.run("init", "small", "box", "--storage", "pool", "--config", "security.privileged=true")
+    incusd.run("snapshot", "create", "box", "first")
+    socket = str(incusd.socket)
+    point = tmp_path / "mounted"
+    for number, what in enumerate(({"image": "small"}, {"instance": "box"}, {"instance": "box", "snapshot": "first"})):
+        image = tmp_path / f"image{number}"
+        arguments = {"path": str(image), "incus": {"socket": socket, **what}, "format": "squashfs"}
+        four_runs(MODULE, arguments, state=lambda: listing(tmp_path))
+        with opened(image, point) as root:
+            assert (root / "bin/busybox").is_file()
+    for what, said in (({"image": "none"}, "no image none"), ({"instance": "none"}, "no instance none")):
+        assert said in refused(tmp_path / "other", incus={"socket": socket, **what}, format="squashfs")
+
+
+def test_a_destination_without_room(source: Path, tmp_path: Path) -> None:
+    (source / "large").write_bytes(os.urandom(24 << 20))
+    with loops.ext4(tmp_path / "disk", tmp_path / "small", 16 << 20) as small:
+        assert "Make room there" in refused(small / "image", src=str(source), format="ext4")
+        for kind in ("squashfs", "erofs"):
+            run(small / "image", src=str(source), format=kind)
+            assert "room" in refused(small / "image", src=str(source), format=kind).lower()
+
+
+def test_a_killed_build_leaves_no_litter(tmp_path: Path) -> None:
+    source, image = tmp_path / "source", tmp_path / "images" / "image"
+    source.mkdir()
+    image.parent.mkdir()
+    (source / "etc").mkdir()
+    (source / "etc/machine-id").write_text("0123\n")
+    (source / "noise").write_bytes(os.urandom(96 << 20))
+    arguments = {"src": str(source), "format": "squashfs", "compressor": "xz"}
+    image.write_bytes(b"old")
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        child = start(image, **arguments, overwrite=True)
+        waiting.until(lambda: any(tools_in(image)))
+        assert image.read_bytes() == b"old"
+        child.send_signal(number)
+        child.wait()
+        waiting.until(lambda: not list(tools_in(image)))
+        left = [path for path in image.parent.iterdir() if path != image]
+        assert bool(left) == (number == signal.SIGKILL)
+        assert "cowherd-build" not in Path("/proc/self/mountinfo").read_text()
+    runs = four_runs(
+        MODULE, {"path": str(image), **arguments, "preset": "fast", "compressor": "lz4", "overwrite": True}
+    )
+    assert "which a killed build left" in runs.do["steps"][0]
+    assert {path.name for path in image.parent.iterdir()} == {"image", "image.cowherd", "image.cowherd.tree"}
+
+
+def start(image: Path, **options: Any) -> subprocess.Popen[bytes]:
+    """A run that goes on by itself."""
+    child = subprocess.Popen(
+        [sys.executable, "-P", ROOT / "tests/support/module_main.py", ROOT / f"library/{MODULE}.py"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    assert child.stdin
+    child.stdin.write(json.dumps({"path": str(image), **options}).encode())
+    child.stdin.close()
+    return child
+
+
+def tools_in(image: Path) -> Iterator[str]:
+    """Command lines of the processes that build an image."""
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            words = process.read_bytes()
+            if words.startswith(b"mksquashfs\0") and os.fsencode(image.parent) in words:
+                yield words.decode()
+
+
+def test_a_change_during_the_build_fails_it(tmp_path: Path) -> None:
+    source, image = tmp_path / "source", tmp_path / "images" / "image"
+    source.mkdir()
+    image.parent.mkdir()
+    (source / "noise").write_bytes(os.urandom(64 << 20))
+    (source / "file").write_text("before")
+
+    def change() -> None:
+        waiting.until(lambda: any(tools_in(image)))
+        (source / "file").write_text("during")
+
+    thread = threading.Thread(target=change)
+    thread.start()
+    message = refused(image, src=str(source), format="squashfs", compressor="xz")
+    thread.join()
+    assert "changed while the image was built: file" in message
+
+
+def test_files_of_others_are_left_alone(source: Path, tmp_path: Path) -> None:
+    image = tmp_path / "image"
+    image.write_bytes(b"precious")
+    options = {"src": str(source), "format": "squashfs"}
+    assert "not built here" in refused(image, **options)
+    assert "not built here" in refused(image, state="absent")
+    assert image.read_bytes() == b"precious"
+    built(image, **options, overwrite=True)
+    (tmp_path / "link").symlink_to(image)
+    assert "not an ordinary file" in refused(tmp_path / "link", **options)
+    assert "not an ordinary file" in refused(source, **options)
+
+
+def test_mode_and_absence(source: Path, tmp_path: Path) -> None:
+    image = tmp_path / "image"
+    options = {"path": str(image), "src": str(source), "format": "erofs", "verity": True, "verity_tree": "beside"}
+    four_runs(MODULE, options)
+    runs = four_runs(MODULE, {**options, "mode": "0644"})
+    assert len(runs.do["steps"]) == 1
+    assert image.stat().st_mode & 0o777 == 0o644
+    four_runs(MODULE, {"path": str(image), "state": "absent"}, state=lambda: listing(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+def test_what_squashfs_lacks_is_said(source: Path, tmp_path: Path) -> None:
+    os.setxattr(source / "etc/hostname", "system.posix_acl_access", trees.acl(77))
+    result = built(tmp_path / "image", src=str(source), format="squashfs")
+    assert result["image"]["lost"] == ["POSIX ACLs of 1 files, such as etc/hostname, as squashfs has none"]
+    assert "POSIX ACLs" in refused(tmp_path / "image", src=str(source), format="squashfs", strict=True)
+    built(tmp_path / "other", src=str(source), format="erofs", strict=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"src": "/nowhere/at/all"}, "cannot be read"),
+        ({"src": "relative"}, "not an absolute path"),
+        ({"size": "1 parsec"}, "is not a size"),
+        ({"size": "+5e3%"}, "is not a size"),
+        ({"journal": "5kB"}, "journal"),
+        ({"inodes": "many"}, "not a number of inodes"),
+        ({"reserved_percent": 51}, "from 0 to 50"),
+        ({"label": "longer than sixteen"}, "longer than 16"),
+        ({"compressor": "zstd"}, "does not compress"),
+        ({"format": "squashfs", "compressor": "brotli"}, "It has: "),
+        ({"format": "squashfs", "compressor": "zstd", "level": 99}, "Level 99"),
+        ({"format": "squashfs", "label": "x"}, "no label"),
+        ({"format": "erofs", "compressor": "gzip"}, "It has: "),
+        ({"purge": ["/etc"]}, "not a pattern"),
+        ({"purge": ["../etc"]}, "not a pattern"),
+        ({"mode": "rw"}, "not a mode"),
+        ({"signing": {"key": "/k", "certificate": "/c"}}, "Only a root hash can be signed"),
+        ({"verity": True, "signing": {"key": "/k", "certificate": "/c"}}, "/k is not there"),
+        ({"source_date_epoch": -1}, "source_date_epoch"),
+        ({"path": "{folder}/none/image"}, "does not exist"),
+        ({"path": "{folder}/" + "x" * 250}, "too long"),
+        ({"state": "verified", "root_hash": "abc"}, "64 hexadecimal digits"),
+        ({"state": "verified", "root_hash": "0" * 64}, "no image"),
+    ],
+)
+def test_bad_input(source: Path, tmp_path: Path, options: dict[str, Any], said: str) -> None:
+    path = Path(options.get("path", "{folder}/image").format(folder=tmp_path))
+    rest = {key: value for key, value in options.items() if key != "path"}
+    before = listing(tmp_path)
+    result = run(path, **{"src": str(source), "format": "ext4", **rest})
+    assert result.get("failed")
+    assert said in result["msg"]
+    assert listing(tmp_path) == before

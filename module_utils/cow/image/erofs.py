@@ -26,6 +26,8 @@ _LONGEST_NAME = 255
 class Erofs:
     """What mkfs.erofs makes."""
 
+    heeds = ("label", "preset", "compressor", "level")
+
     def check(self, options: Options) -> None:
         """Refuse what erofs does not have."""
         if len(options.label.encode()) > _LONGEST_LABEL:

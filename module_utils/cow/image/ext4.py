@@ -42,7 +42,9 @@ _MANY_LOOKS = 4_000_000
 _GROWTH = 64
 """A computed size that was too small grows by this part of it."""
 _LONGEST_LABEL = 16
-_NO_BLOCK = re.compile(r"could not allocate block|no free space|not enough space|no space left", re.IGNORECASE)
+_NO_BLOCK = re.compile(
+    r"could not allocate block|no free space|not enough space|no space left|journal size too big", re.IGNORECASE
+)
 _NO_INODE = re.compile(r"[Cc]ould not allocate inode|inode.*not.*(free|alloc)", re.IGNORECASE)
 
 
@@ -56,6 +58,8 @@ class Method:
 
 class Ext4:
     """What mke2fs makes."""
+
+    heeds = ("label", "size", "method", "reserved_percent", "journal", "packed_meta_blocks", "inodes")
 
     def check(self, options: Options) -> None:
         """Refuse sizes and numbers that are none."""
@@ -159,8 +163,8 @@ def _in_words(layout: Layout) -> Iterator[None]:
         yield
     except _TooSmall as refused:
         raise CowError(
-            f"The size that was computed, {layout.bytes} bytes, is too small: {refused}. Give a fixed `size`, and please "
-            f"report this as a fault."
+            f"The size that was computed, {layout.bytes} bytes, is too small: {refused}. Give a fixed `size`, "
+            f"and please report this as a fault."
         ) from refused
 
 

@@ -6,7 +6,7 @@ import os
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -40,7 +40,8 @@ class Wanted:
 
     path: Path
     state: str
-    source: Source | None
+    src: str
+    incus: Mapping[str, Any]
     options: Options
     purge: Purge
     strict: bool
@@ -65,7 +66,8 @@ class Wanted:
         wanted = cls(
             path=Path(params["path"]),
             state=params["state"],
-            source=_source(params) if params["state"] == "present" else None,
+            src=params["src"] or "",
+            incus=params["incus"] or {},
             options=options,
             purge=Purge(tuple(params["purge"])),
             strict=params["strict"],
@@ -112,6 +114,7 @@ class Found:
     mode: int
     leftover: bool
     missing: tuple[Path, ...] = ()
+    source: Source | None = None
     look: Look | None = None
     inputs: Inputs | None = None
     lost: tuple[str, ...] = ()
@@ -125,12 +128,13 @@ def observe(wanted: Wanted) -> Found:
     found = _observe_image(wanted)
     if wanted.state == "verified":
         return _verified(wanted, found)
-    if wanted.state == "absent" or wanted.source is None:
+    if wanted.state == "absent":
         return found
-    before = _record(wanted.path)
+    source = _source(wanted)
+    before = record.load(wanted.path)
     known = record.known(wanted.path, before)
     tool_versions = _tools(wanted)
-    look = wanted.source.look(known, wanted.purge)
+    look = source.look(known, wanted.purge)
     inputs = _inputs(wanted, look, tool_versions)
     changes: tuple[str, ...] = ()
     lost: tuple[str, ...] = ()
@@ -143,7 +147,7 @@ def observe(wanted: Wanted) -> Found:
         if known.manifest and before and before.inputs["content"] != look.identity:
             shown = wanted.purge.applied_to_manifest(known.manifest)
             changes = tuple(manifest.differences(shown, look.manifest, limit=8))
-    return Found(**{**vars(found), "look": look, "inputs": inputs, "lost": lost, "bytes": least, "changes": changes})
+    return replace(found, source=source, look=look, inputs=inputs, lost=lost, bytes=least, changes=changes)
 
 
 def plan(found: Found, wanted: Wanted) -> Plan:
@@ -169,8 +173,8 @@ def describe(found: Found) -> dict[str, Any]:
     return {"image": dict(found.record.result) if found.record else None}
 
 
-def _source(params: Mapping[str, Any]) -> Source:
-    return sources.of_incus(params["incus"]) if params["incus"] else sources.of_path(Path(params["src"]))
+def _source(wanted: Wanted) -> Source:
+    return sources.of_incus(wanted.incus) if wanted.incus else sources.of_path(Path(wanted.src))
 
 
 def _mode(text: str) -> int:
@@ -179,14 +183,10 @@ def _mode(text: str) -> int:
     return int(text, 8)
 
 
-def _record(path: Path) -> Record | None:
-    return record.load(path)
-
-
 def _observe_image(wanted: Wanted) -> Found:
     path = wanted.path
     exists = path.exists()
-    before = _record(path)
+    before = record.load(path)
     occupied = ""
     if exists and before is None:
         occupied = f"{path}, which was not built here"
@@ -214,7 +214,7 @@ def _files_of(path: Path, ours: Record | None) -> tuple[Path, ...]:
 def _verified(wanted: Wanted, found: Found) -> Found:
     if not found.exists:
         raise CowError(f"There is no image at {wanted.path}.")
-    before = _record(wanted.path)
+    before = record.load(wanted.path)
     if before is None or before.verity is None:
         raise CowError(
             f"{wanted.path} has no hash tree that there is a record of ({record.record_path(wanted.path)}). Build it "
@@ -225,7 +225,7 @@ def _verified(wanted: Wanted, found: Found) -> Found:
     if not tree_file.exists():
         raise CowError(f"The hash tree {tree_file} is not there.")
     wrong = verity.verify(wanted.path, tree_file, before.verity, wanted.root_hash)
-    return Found(**{**vars(found), "record": before, "wrong": wrong})
+    return replace(found, record=before, wrong=wrong)
 
 
 def _tools(wanted: Wanted) -> Mapping[str, str]:
@@ -237,10 +237,12 @@ def _tools(wanted: Wanted) -> Mapping[str, str]:
 
 
 def _inputs(wanted: Wanted, look: Look, versions: Mapping[str, str]) -> Inputs:
-    options = {f"option {name}": value for name, value in asdict(wanted.options).items() if value not in ("", None)}
+    chosen = asdict(wanted.options)
+    options = {f"option {name}": chosen[name] for name in FORMATS[wanted.options.format].heeds}
     return {
         "content": look.identity,
         "recipe": RECIPE,
+        "option format": wanted.options.format,
         **options,
         "option purge": list(wanted.purge.patterns),
         "option source_date_epoch": wanted.epoch,
@@ -338,9 +340,9 @@ def _chmod(found: Found, wanted: Wanted) -> Plan:
 
 
 def _build(found: Found, wanted: Wanted, reason: str) -> Plan:
-    if found.look is None or found.inputs is None or wanted.source is None:
+    if found.look is None or found.inputs is None or found.source is None:
         raise AssertionError("a source is looked at before anything is built from it")
-    look, inputs, source = found.look, found.inputs, wanted.source
+    look, inputs, source = found.look, found.inputs, found.source
     if found.bytes:
         sources.refuse_no_room(wanted.path.parent, found.bytes)
     before, after = _differing(found.record.inputs if found.record else {}, inputs)
@@ -433,7 +435,7 @@ class _Build:
             **asdict(built),
             "payload_bytes": sizing.payload(visible.tree),
             "inodes": sizing.inodes_of(visible.tree),
-            "uuid": str(self._identity),
+            "uuid": str(self._identity) if self.wanted.options.format != "squashfs" else None,
             "source_date_epoch": epoch,
             "fingerprint": self._fingerprint,
             "lost": lost,

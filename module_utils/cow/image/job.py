@@ -77,6 +77,10 @@ class Built:
 class Builder(Protocol):
     """A file system that images are made with."""
 
+    @property
+    def heeds(self) -> tuple[str, ...]:
+        """The names of the options that it heeds."""
+
     def check(self, options: Options) -> None:
         """Refuse options that cannot be meant, before the host is looked at."""
 

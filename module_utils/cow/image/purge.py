@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import CowError
-from ..manifest import Manifest
+from ..manifest import Manifest, content_digest
 from ..tree import ROOT, Descent, Entry, Tree, place
 from . import workshop
 
@@ -57,8 +57,9 @@ class Purge:
         """Return the tree with its contents as it is in the image."""
         tree = self.applied(manifest.tree)
         emptied = {entry.path for entry in self.matched(manifest.tree)}
-        kept = (entry.path for entry in tree.entries if entry.is_file and entry.path not in emptied)
-        return Manifest(tree, {path: manifest.contents[path] for path in kept})
+        files = [entry.path for entry in tree.entries if entry.is_file]
+        nothing = _digest_of_nothing()
+        return Manifest(tree, {path: nothing if path in emptied else manifest.contents[path] for path in files})
 
     def carry_out(self, root: Path, tree: Tree) -> None:
         """Remove it from a tree that is ours; folders keep their times."""
@@ -98,6 +99,11 @@ def _dress_root(point: Path, root: Entry) -> None:
     for name, value in root.xattrs:
         os.setxattr(point, name, value)
     os.utime(point, ns=(root.mtime_ns, root.mtime_ns))
+
+
+def _digest_of_nothing() -> bytes:
+    with os.fdopen(os.memfd_create("nothing"), "rb") as file:
+        return content_digest(file.fileno())
 
 
 def _remove(folder: int, entry: Entry) -> None:

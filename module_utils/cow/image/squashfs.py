@@ -24,6 +24,8 @@ _NEWEST_TIME = 2**32 - 1
 class Squashfs:
     """What mksquashfs makes."""
 
+    heeds = ("preset", "compressor", "level")
+
     def check(self, options: Options) -> None:
         """Refuse what squashfs does not have."""
         if options.label:
