@@ -201,6 +201,14 @@ projects:
           type: str
           returned: always
           sample: "2025-11-20T10:55:24Z"
+        d_type:
+          description:
+            - Whether its file system tells kinds of entries as it lists a folder, which container engines need for
+              overlays.
+            - Null where that cannot be told, because it is not mounted or empty.
+          type: bool
+          returned: always
+          sample: true
         apparent_bytes:
           description: Bytes of data that its tree refers to, exclusive and shared ones together; null when not
             measured.

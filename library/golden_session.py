@@ -138,6 +138,13 @@ created:
   type: str
   returned: when the session exists
   sample: "2025-11-20T10:55:24Z"
+d_type:
+  description:
+    - Whether its file system tells kinds of entries as it lists a folder, which container engines need for overlays.
+    - Null where that cannot be told, because it is not mounted or empty.
+  type: bool
+  returned: when the session exists
+  sample: true
 steps:
   description: What was done in this order, or would be done in check mode.
   type: list

@@ -13,6 +13,7 @@ from .size import Size
 
 _NOTHING_FOUND = 2
 """Exit status of blkid(8) when it recognises nothing on a device."""
+_TABLE = "partition table"
 
 
 @dataclass(frozen=True)
@@ -55,12 +56,35 @@ def _in_use(kernel: Path, number: int) -> str:
     return ""
 
 
-def signature(path: str) -> str:
-    """Say what a device or file begins with, as in "ext4 (filesystem)"; "" when blkid(8) recognises nothing."""
+@dataclass(frozen=True)
+class Identity:
+    """What blkid(8) recognises at the beginning of a device or file.
+
+    type: ext4, btrfs, crypto_LUKS, or for a partition table gpt, dos.  usage: filesystem, raid, crypto, other, or
+    partition table.
+    uuid, label: of the file system, or the uuid of the partition table; "" when it has none.
+    """
+
+    type: str
+    usage: str
+    uuid: str
+    label: str
+
+
+def identify(path: str) -> Identity | None:
+    """Say what a device or file begins with; None when nothing is recognised."""
     found = process.run(["blkid", "-p", "-o", "export", "--", path], accept=(0, _NOTHING_FOUND))
     known = dict(re.findall(r"^([A-Z_]+)=(.*)$", found.stdout, re.MULTILINE))
     if "TYPE" in known:
-        return f"{known['TYPE']} ({known.get('USAGE', 'data')})"
+        return Identity(known["TYPE"], known.get("USAGE", "data"), known.get("UUID", ""), known.get("LABEL", ""))
     if "PTTYPE" in known:
-        return f"a {known['PTTYPE']} partition table"
-    return ""
+        return Identity(known["PTTYPE"], _TABLE, known.get("PTUUID", ""), "")
+    return None
+
+
+def signature(path: str) -> str:
+    """Say what a device or file begins with, as in "ext4 (filesystem)"; "" when blkid(8) recognises nothing."""
+    found = identify(path)
+    if found is None:
+        return ""
+    return f"a {found.type} {_TABLE}" if found.usage == _TABLE else f"{found.type} ({found.usage})"

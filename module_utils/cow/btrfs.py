@@ -1,4 +1,4 @@
-"""Subvolumes of btrfs: what they are, and the commands that change them.
+"""btrfs: what a file system and its subvolumes are, and the commands that change them.
 
 What there is is read with the kernel's own calls (linux/btrfs.h, since Linux 4.18), not from the output of `btrfs`:
 that has JSON for subvolumes only in newer releases than Debian 12 has, and its text cannot tell odd file names apart.
@@ -116,6 +116,78 @@ def has_subvolumes(image: str) -> bool:
     return re.search(r"^\s*item \d+ key \(\d+ ROOT_ITEM ", dumped, re.MULTILINE) is not None
 
 
+CHECKSUMS = ("crc32c", "xxhash64", "sha256", "blake2b")
+"""By their number on the disk."""
+_SUPERBLOCK = 64 << 10
+_SUPERBLOCK_MAGIC = b"_BHRfS_M"
+_SEEDING = 1 << 32
+_HEAD = struct.Struct("<32s16sQQ8sQ32xQQ8xQII20x")
+"""Checksum, fsid, place, flags, magic, generation, total and used bytes, devices, sizes of sectors and nodes."""
+_CHECKSUM_TYPE, _DEVICE_BYTES, _LABEL = 196, 209, slice(299, 555)
+
+
+@dataclass(frozen=True)
+class Superblock:
+    """What a btrfs says of itself; sizes are in bytes.
+
+    device_bytes: of the device or file that it was read from, as the file system knows it.
+    seed: it is for reading alone, and what is written goes to devices that are added.
+    """
+
+    uuid: str
+    label: str
+    generation: int
+    total_bytes: int
+    used_bytes: int
+    device_bytes: int
+    devices: int
+    node_bytes: int
+    checksum: str
+    seed: bool
+
+
+def superblock(path: Path) -> Superblock | None:
+    """Read that of a device or file, which need not be mounted; None when there is none."""
+    with _reading(path), path.open("rb") as file:
+        file.seek(_SUPERBLOCK)
+        raw = file.read(4096)
+    if len(raw) < 4096:
+        return None
+    _, fsid, place, flags, magic, generation, total, used, devices, _, node = _HEAD.unpack_from(raw)
+    if magic != _SUPERBLOCK_MAGIC or place != _SUPERBLOCK:
+        return None
+    (checksum,) = struct.unpack_from("<H", raw, _CHECKSUM_TYPE)
+    (of_device,) = struct.unpack_from("<Q", raw, _DEVICE_BYTES)
+    return Superblock(
+        uuid=_uuid(fsid) or "",
+        label=raw[_LABEL].split(b"\0")[0].decode("utf-8", "backslashreplace"),
+        generation=generation,
+        total_bytes=total,
+        used_bytes=used,
+        device_bytes=of_device,
+        devices=devices,
+        node_bytes=node,
+        checksum=CHECKSUMS[checksum] if checksum < len(CHECKSUMS) else f"type {checksum}",
+        seed=bool(flags & _SEEDING),
+    )
+
+
+def add_device(mounted: Path, device: str) -> None:
+    """Add a device to the file system at `mounted`, by the kernel's own call.
+
+    Unlike `btrfs device add` it clears nothing on the device: what is in its first 64 KiB stays.
+    """
+    question = bytearray(struct.pack("=q4088s", 0, os.fsencode(device)))
+    with _reading(mounted):
+        descriptor = os.open(mounted, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.ioctl(descriptor, _ADD_DEVICE, question)
+        except OSError as error:
+            raise CowError(f"btrfs did not take the device {device}: {error.strerror}.") from error
+        finally:
+            os.close(descriptor)
+
+
 @dataclass(frozen=True)
 class Btrfs:
     """The `btrfs` program. Each call is one change and raises CowError when it could not be made."""
@@ -154,6 +226,27 @@ class Btrfs:
         """Make the subvolume at `path` the one that is mounted when none is named."""
         self.run(["btrfs", "subvolume", "set-default", "--", str(path)])
 
+    def await_deletions(self, mounted: Path) -> None:
+        """Wait until the space of all deleted subvolumes is given back."""
+        self.run(["btrfs", "subvolume", "sync", "--", str(mounted)])
+
+    def remove_device(self, mounted: Path, device: str) -> None:
+        """Move what is on a device to the others, and let go of it."""
+        self.run(["btrfs", "device", "remove", "--", device, str(mounted)])
+
+    def convert_metadata(self, mounted: Path, profile: str) -> None:
+        """Have metadata stored as `profile` says: single or dup."""
+        to = [f"-mconvert={profile},soft", f"-sconvert={profile},soft", "--force"]
+        self.run(["btrfs", "balance", "start", *to, "--", str(mounted)])
+
+    def set_label(self, mounted: Path, label: str) -> None:
+        """Set the label of a mounted file system."""
+        self.run(["btrfs", "filesystem", "label", "--", str(mounted), label])
+
+    def set_uuid(self, device: str, identity: str) -> None:
+        """Write another UUID into each block of metadata of a file system that is not mounted."""
+        self.run(["btrfstune", "-f", "-U", identity, device])
+
 
 _ANY = 2**64 - 1
 _READ_ONLY = 2
@@ -174,6 +267,7 @@ def _request(number: int, size: int, *, writes: bool, reads: bool = True) -> int
     return (2 * reads + writes) << 30 | size << 16 | 0x94 << 8 | number
 
 
+_ADD_DEVICE = _request(10, _OLD_ARGUMENTS.size, writes=True, reads=False)
 _SUBVOLUME_DELETE = _request(15, _OLD_ARGUMENTS.size, writes=True, reads=False)
 _SNAPSHOT_CREATE = _request(23, _VOLUME_ARGUMENTS.size, writes=True, reads=False)
 _SUBVOLUME_CREATE = _request(24, _VOLUME_ARGUMENTS.size, writes=True, reads=False)

@@ -38,8 +38,9 @@ def held(
     try:
         kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
         _acquire(descriptor, kind, resource, clock() + timeout, clock=clock, sleep=sleep)
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        with contextlib.suppress(OSError):  # on a full disk the name is missing, and the lock works
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         yield
     finally:
         os.close(descriptor)

@@ -70,6 +70,27 @@ def showing(path: Path) -> tuple[Mount, ...]:
     )
 
 
+def tells_kinds(folder: Path) -> bool | None:
+    """Say whether the file system tells the kind of each entry as it lists a folder (d_type of readdir(3)).
+
+    Overlays need that. None where it cannot be told: there is no such folder, or nothing in it.
+    """
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        with os.scandir(descriptor) as entries:
+            entry = next(entries, None)
+    finally:
+        os.close(descriptor)
+    try:
+        # Python asks for the kind itself where it was not told, which the closed descriptor keeps it from.
+        return None if entry is None else isinstance(entry.is_symlink(), bool)
+    except OSError:
+        return False
+
+
 def free(path: Path) -> Size:
     """Return what an ordinary user may still write to the file system under `path`, which need not exist."""
     ancestor = existing(path)

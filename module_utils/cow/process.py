@@ -57,7 +57,8 @@ def run(
     Raises CommandMissing when the program is not there, CommandFailed when it ends with another status, and CowError
     when it cannot be started or takes too long.
     """
-    import subprocess  # noqa: PLC0415: it takes long to load, and a clone on btrfs runs no command
+    # It takes long to load, and not all who come by here run a command.
+    import subprocess  # noqa: PLC0415
 
     full_environment = {**os.environ, **(environment or {}), "LC_ALL": "C", "LANGUAGE": ""}
     try:

@@ -24,12 +24,15 @@ _PACKAGES = {
     "rsync": "rsync",
 }
 _OTHERS = {
+    "btrfstune": "btrfs-progs",
     "debugfs": "e2fsprogs",
     "dumpe2fs": "e2fsprogs",
     "e2fsck": "e2fsprogs",
+    "e2label": "e2fsprogs",
     "resize2fs": "e2fsprogs",
     "openssl": "openssl",
     "tar": "tar",
+    "xfs_admin": "xfsprogs",
 }
 PACKAGES = frozenset({*_PACKAGES.values(), *_QEMU_PACKAGES.values(), "qemu-system-misc"})
 """The packages that bring them."""

@@ -37,8 +37,8 @@ BLOCKING_FLAGS = 0x10 | 0x20
 _GET_FLAGS, _SET_FLAGS = 0x80086601, 0x40086602
 """FS_IOC_GETFLAGS and FS_IOC_SETFLAGS of linux/fs.h; the argument is an int, whatever the macro says."""
 
-_STORAGE_PROPERTIES = (b"btrfs.",)
-"""Extended attributes that say how one file system stores a file."""
+_STORAGE_PROPERTIES = (b"btrfs.", b"trusted.SGI_ACL_")
+"""Extended attributes that say how one file system stores a file. XFS shows where it keeps ACLs, besides the ACLs."""
 
 _RACY_NS = 2_000_000_000
 """A change this close before the walk may have been followed by one that left the same time: coarse clocks tick."""

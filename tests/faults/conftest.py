@@ -1,7 +1,7 @@
-"""The watch that nothing stays, as for the integration tests."""
+"""The daemons and images of the integration tests, for tests that break things on purpose."""
 
 from __future__ import annotations
 
-from tests.integration.conftest import nothing_left
+from tests.integration.conftest import btrfs_folder, busybox_image, incusd, nothing_left, shared_incusd
 
-__all__ = ["nothing_left"]
+__all__ = ["btrfs_folder", "busybox_image", "incusd", "nothing_left", "shared_incusd"]

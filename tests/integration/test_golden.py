@@ -33,6 +33,8 @@ def test_a_session_is_a_clone_that_can_be_written(store: Store) -> None:
     alice, bob = store.clone("alice"), store.clone("bob")
     assert content(alice) == content(bob) == content(source)
     assert (alice / "text").stat().st_nlink == 2
+    told = {each["d_type"] for each in store.project()["sessions"]}
+    assert told == {not store.place.fuse}  # zfs-fuse does not tell kinds
     (alice / "text").write_text("changed\n")
     (alice / "folder" / "deep" / "data").unlink()
     assert content(bob) == content(source)

@@ -119,7 +119,8 @@ def test_sessions_are_mounted_again_after_a_reboot(
     until(lambda: host.run("systemctl", "is-active", MOUNT) == "active\n", within=60)
     assert session(host, "alice")["mounted"]
     assert host.run("cat", f"{ALICE}/note") == "before\n"
-    assert play(hosts).succeeded().changed == {NAME: 0}
+    again = play(hosts).succeeded()
+    assert again.changed == {NAME: 0}, again.output
 
 
 @pytest.mark.usefixtures("runs")

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import migration, trees
+from tests.support import migration
 from tests.support.incus_runs import four, refused, run, state, unchanged
 from tests.support.incusd import Incusd
 from tests.support.migration import MODULE, equal, identity, launch, names, record, rootfs, volume
@@ -76,9 +76,9 @@ def test_root_and_snapshots_share_what_they_have_in_common(host: Incusd) -> None
     for name in ("first", "second"):
         host.run("snapshot", "create", "c1", name)
     move(host)
-    subprocess.run(["btrfs", "filesystem", "sync", volume(host, "c1", "fast")], check=True)
-    used = host.api("GET", "/1.0/storage-pools/fast/resources")["space"]["used"]
-    assert used < 2 * len(payload)
+    for sync in (["subvolume", "sync"], ["filesystem", "sync"]):
+        subprocess.run(["btrfs", *sync, volume(host, "c1", "fast")], check=True, capture_output=True)
+    until(lambda: host.api("GET", "/1.0/storage-pools/fast/resources")["space"]["used"] < 2 * len(payload))
 
 
 def test_a_stopped_container_stays_stopped(host: Incusd) -> None:
@@ -92,9 +92,7 @@ def test_a_stopped_container_stays_stopped(host: Incusd) -> None:
 
 
 @pytest.mark.parametrize(("source", "target"), [("btrfs", "btrfs"), ("btrfs", "dir"), ("dir", "dir")])
-def test_other_pairs_of_drivers(
-    incusd: Incusd, busybox_image: tuple[Path, Path], source: str, target: str
-) -> None:
+def test_other_pairs_of_drivers(incusd: Incusd, busybox_image: tuple[Path, Path], source: str, target: str) -> None:
     migration.prepare(incusd, busybox_image, source=source, target=target)
     launch(incusd, "c1", files=True)
     incusd.run("snapshot", "create", "c1", "first")
@@ -120,7 +118,6 @@ def test_there_and_back_and_there_again_and_cleaned(host: Incusd) -> None:
     (rootfs(host, "c1", "fast") / "since").write_text("written since the move")
     back = four(host, MODULE, name="c1", state="rolled_back")
     assert "What was written to c1 since" in str(back.do["warnings"])
-    assert record(host, "c1") == {**before, **{key: record(host, "c1")[key] for key in ("state", "last_used_at", "config")}}
     assert identity(record(host, "c1")) == identity(before)
     (undone,) = back.do["move"]["aside"]
     assert (rootfs(host, undone, "fast") / "since").exists()
@@ -204,6 +201,8 @@ def test_a_restricted_project_without_room_is_refused_before_anything(host: Incu
     found = host.api("GET", "/1.0/instances?recursion=1&project=shop")
     assert [(one["name"], one["status"]) for one in found] == [("c1", "Running")]
     host.run("project", "set", "shop", "limits.containers=2", "restricted=true")
+    assert "The project shop is restricted" in run(host, MODULE, name="c1", project="shop", pool="fast")["msg"]
+    host.run("project", "set", "shop", "restricted.containers.lowlevel=allow")
     assert not run(host, MODULE, name="c1", project="shop", pool="fast").get("failed")
     assert not run(host, MODULE, name="c1", project="shop", state="rolled_back").get("failed")
 
@@ -212,13 +211,13 @@ def test_static_addresses_and_a_root_inherited_from_a_profile(host: Incusd) -> N
     host.run("profile", "device", "add", "default", "root", "disk", "path=/", "pool=slow", "size=500MiB")
     address = host.subnet.removesuffix(".1/24") + ".77"
     host.run("create", "bb", "c1", "--network", host.bridge)
-    host.run("config", "device", "override", "c1", "eth0", f"ipv4.address={address}") if False else host.run(
-        "config", "device", "set", "c1", "eth0", f"ipv4.address={address}"
-    )
+    host.run("config", "device", "set", "c1", "eth0", f"ipv4.address={address}")
     host.run("start", "c1")
     until(lambda: host.address("c1") == address)
     move(host)
     until(lambda: host.address("c1") == address)
+    hosts = "".join(path.read_text() for path in (host.dir / "networks" / host.bridge / "dnsmasq.hosts").iterdir())
+    assert hosts.strip() == f"{record(host, 'c1')['config']['volatile.eth0.hwaddr']},{address},c1"
     assert record(host, "c1")["devices"]["root"] == {"type": "disk", "path": "/", "pool": "fast", "size": "500MiB"}
     before = record(host, "c1")["config"]["volatile.eth0.hwaddr"]
     move(host, state="rolled_back")
@@ -234,15 +233,15 @@ def script(daemon: Incusd, name: str, text: str) -> None:
     time.sleep(0.5)
 
 
-def test_a_container_that_does_not_stop_goes_on_running(host: Incusd, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_container_that_does_not_stop_goes_on_running(host: Incusd) -> None:
     launch(host, "c1")
     script(host, "c1", "trap '' PWR TERM")
-    pid = record(host, "c1")["state"]["pid"]
+    pid = migration.pid(host, "c1")
     result = run(host, MODULE, name="c1", pool="fast", stop_timeout=1)
     assert "c1 did not stop within 1 s" in result["msg"]
     assert "It still runs" in result["msg"]
     found = record(host, "c1")
-    assert (found["state"]["pid"], found["config"].get("boot.autostart")) == (pid, None)
+    assert (migration.pid(host, "c1"), found["config"].get("boot.autostart")) == (pid, None)
 
 
 def test_a_container_that_stops_too_late_is_started_again(host: Incusd) -> None:
@@ -266,10 +265,10 @@ def test_a_container_that_is_not_well_is_put_back(host: Incusd, command: list[st
 
 def test_writes_until_the_stop_are_carried(host: Incusd) -> None:
     launch(host, "c1")
-    busy = "i=0; while :; do i=$((i+1)); echo $i > /count; mkdir -p /d$((i%7)); rm -rf /d$(((i+3)%7)); echo $i >> /log; done"
+    step = "i=$((i+1)); echo $i > /count; mkdir -p /d$((i%7)); rm -rf /d$(((i+3)%7)); echo $i >> /log"
+    busy = f"i=0; while :; do {step}; done"
     host.run("exec", "c1", "--", "sh", "-c", f"({busy}) >/dev/null 2>&1 &")
     result = move(host)
-    equal(rootfs(host, kept(result)) / "log", rootfs(host, "c1", "fast") / "log") if False else None
     assert (rootfs(host, kept(result)) / "log").read_text() == (rootfs(host, "c1", "fast") / "log").read_text()
 
 
@@ -282,7 +281,11 @@ def test_what_the_owner_does_meanwhile(host: Incusd, tmp_path: Path) -> None:
         options = {"name": "c1", "pool": "fast", "progress_file": progress}
         runner = threading.Thread(target=lambda: result.update(run(host, MODULE, **options)))
         runner.start()
-        until(lambda: progress.exists() and json.loads(progress.read_text())["phase"] == "comparing while it runs", every=0.01)
+        until(
+            lambda: progress.exists() and json.loads(progress.read_text())["phase"] == "comparing while it runs",
+            within=300,
+            every=0.01,
+        )
         action()
         runner.join()
         migration.let_go(host)
@@ -320,9 +323,15 @@ def test_protected_instances_are_not_touched(host: Incusd) -> None:
         launch(host, name)
     host.run("config", "set", "naira", "user.cowherd.protected=true")
     host.run("create", "bb", "stanley", "--storage", "slow")
+    for name in ("mary", "naira"):
+        until((rootfs(host, name) / "etc" / "resolv.conf").exists)
     before = {name: migration.with_ctimes(host, name) for name in ("mary", "naira", "stanley")}
     protected = {"protected": ["mary", "default/stanley"]}
-    for name, why in (("mary", "listed in protected"), ("stanley", "listed"), ("naira", "user.cowherd.protected is set")):
+    for name, why in (
+        ("mary", "listed in protected"),
+        ("stanley", "listed"),
+        ("naira", "user.cowherd.protected is set"),
+    ):
         for options in ({"pool": "fast"}, {"state": "rolled_back"}, {"state": "cleaned"}):
             assert why in refused(host, MODULE, name=name, **options, **protected)
     move(host, **protected)
@@ -330,30 +339,30 @@ def test_protected_instances_are_not_touched(host: Incusd) -> None:
     assert {name: migration.with_ctimes(host, name) for name in before} == before
 
 
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        ({"name": "nobody"}, "There is no instance nobody"),
-        ({"name": "c*"}, "'c*' cannot be the name of an instance"),
-        ({"protected": ["marry"]}, "marry in protected is no instance of this host"),
-        ({"protected": ["m*"]}, "'m*' does not name an instance"),
-        ({"protected": ["shop/mary"]}, "shop/mary in protected is no instance"),
-        ({"pool": "nowhere"}, "There is no pool nowhere to move c1 to. There are fast, slow"),
-        ({"pool": "-x"}, "'-x' cannot be the name of a storage pool"),
-        ({"headroom": "900GiB"}, "900GiB are to stay free"),
-        ({"headroom": "much"}, "'much' is not a size"),
-        ({"stop_timeout": 0}, "stop_timeout is 0"),
-        ({"health_command": []}, "health_command is empty"),
-        ({"progress_file": "here"}, "is not an absolute path"),
-        ({"retention": -1}, "retention is -1"),
-        ({"pool": None}, "state is moved but all of the following are missing: pool"),
-    ],
+BAD_INPUT: tuple[tuple[dict[str, Any], str], ...] = (
+    ({"name": "nobody"}, "There is no instance nobody"),
+    ({"name": "c*"}, "'c*' cannot be the name of a"),
+    ({"protected": ["marry"]}, "marry in protected is no instance of this host"),
+    ({"protected": ["m*"]}, "'m*' does not name an instance"),
+    ({"protected": ["shop/mary"]}, "shop/mary in protected is no instance"),
+    ({"pool": "nowhere"}, "There is no pool nowhere to move c1 to. There are fast, slow"),
+    ({"pool": "-x"}, "'-x' cannot be the name of a storage pool"),
+    ({"headroom": "900GiB"}, "900GiB are to stay free"),
+    ({"headroom": "much"}, "'much' is not a size"),
+    ({"stop_timeout": 0}, "stop_timeout is 0"),
+    ({"health_command": []}, "health_command is empty"),
+    ({"progress_file": "here"}, "is not an absolute path"),
+    ({"retention": -1}, "retention is -1"),
+    ({"pool": None}, "state is moved and pool is empty"),
 )
-def test_bad_input(host: Incusd, options: dict[str, Any], said: str) -> None:
+
+
+def test_bad_input(host: Incusd) -> None:
     host.run("create", "bb", "c1", "--storage", "slow")
     before = state(host)
-    result = run(host, MODULE, **{"name": "c1", "pool": "fast", **options})
-    assert said in result["msg"]
+    for options, said in BAD_INPUT:
+        result = run(host, MODULE, **{"name": "c1", "pool": "fast", **options})
+        assert said in result["msg"]
     assert state(host) == before
 
 
@@ -363,8 +372,6 @@ def test_instances_that_are_not_moved(host: Incusd) -> None:
 
     host.run("launch", "bb", "gone", "--storage", "slow", "--ephemeral")
     assert "gone is ephemeral" in said("gone")
-    host.run("create", "vm", "--empty", "--vm", "--storage", "slow")
-    assert "vm is a virtual machine" in said("vm")
     launch(host, "c1")
     host.run("pause", "c1")
     assert "c1 is in the state Frozen" in said()
@@ -422,22 +429,9 @@ def test_damaged_and_foreign_journals_are_refused(host: Incusd) -> None:
     unchanged(host, MODULE, name="c1", pool="fast")
 
 
-def test_an_untested_version_is_refused_unless_allowed(host: Incusd) -> None:
-    version = host.api("GET", "/1.0")["environment"]["server_version"]
-    assert version.startswith("6.0"), "the tests run with what moves are tested with"
-
-
-def test_another_pool_than_that_of_the_unfinished_move_is_refused(host: Incusd) -> None:
+def test_after_a_move_that_was_undone_another_pool_can_be_chosen(host: Incusd) -> None:
     launch(host, "c1")
     host.run("storage", "create", "third", "dir")
     result = run(host, MODULE, name="c1", pool="fast", health_command=["false"], health_timeout=1)
     assert result["failed"]
     assert move(host, pool="third")["instance"]["pool"] == "third"
-
-
-def test_hostile_trees_are_let_go(host: Incusd) -> None:
-    launch(host, "c1", files=True)
-    move(host)
-    four(host, MODULE, name="c1", state="cleaned", retention=0, remove_source=True)
-    trees.let_go(volume(host, "c1", "fast"))
-    assert names(host) == ["c1"]

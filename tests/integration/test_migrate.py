@@ -76,6 +76,10 @@ def pool_of(daemon: Incusd, name: str) -> str:
     return str(migration.record(daemon, name)["expanded_devices"]["root"]["pool"])
 
 
+def pids(daemon: Incusd) -> list[int]:
+    return [migration.pid(daemon, name) for name in PROTECTED]
+
+
 def untouched(daemon: Incusd) -> list[Any]:
     """What tells that nobody has touched the protected ones, read by other means than the role's."""
     return [migration.with_ctimes(daemon, name) for name in PROTECTED]
@@ -189,13 +193,13 @@ def test_moved_verified_put_back_moved_again_and_cleaned_up(daemon: Incusd, vari
 @pytest.mark.usefixtures("at_first")
 def test_profiles_go_with_it_and_back_where_the_protected_are_pinned(daemon: Incusd, variables: dict[str, Any]) -> None:
     confirmed = {**variables, "pool_migration_confirm": HOST}
-    started = [migration.record(daemon, name)["state"]["pid"] for name in PROTECTED]
+    started = pids(daemon)
     run = play("migrate", confirmed, pool_migration_pin_protected=True).succeeded()
     assert daemon.api("GET", "/1.0/profiles/default")["devices"]["root"]["pool"] == "fast"
     for name in PROTECTED:
         assert migration.record(daemon, name)["devices"]["root"]["pool"] == "slow"
-        assert f"The configuration or the snapshots of {name} were changed." in run.output
-    assert [migration.record(daemon, name)["state"]["pid"] for name in PROTECTED] == started
+        assert f"{name} has a root disk of its own now, as was asked for" in run.output
+    assert pids(daemon) == started
     play("rollback", confirmed).succeeded()
     assert daemon.api("GET", "/1.0/profiles/default")["devices"]["root"]["pool"] == "slow"
     assert (pool_of(daemon, "c1"), migration.record(daemon, "c1")["devices"]) == ("slow", {})

@@ -7,6 +7,7 @@ import http.client
 import itertools
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -104,6 +105,7 @@ class Incusd:
         """Take the daemon back to how it started: by its API, or where that fails by a new one in the same folder."""
         try:
             self._empty()
+            shutil.rmtree(self.dir / "cowherd", ignore_errors=True)
         except _NO_ANSWER:
             self.kill()
             leftovers.remove(self.dir)

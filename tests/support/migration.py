@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,11 +22,13 @@ OF_A_RUN = ("volatile.last_state.power", "volatile.last_state.ready", "volatile.
 _seeds = itertools.count(1)
 
 
-def prepare(daemon: Incusd, image: tuple[Path, Path], *, target: str = "btrfs", source: str = "dir") -> None:
+def prepare(
+    daemon: Incusd, image: tuple[Path, Path], *, target: str = "btrfs", source: str = "dir", size: str = "768MiB"
+) -> None:
     """Give a daemon the image bb, the pools slow and fast, and a bridge."""
     daemon.run("image", "import", *image, "--alias", "bb")
     for name, driver in (("slow", source), ("fast", target)):
-        daemon.run("storage", "create", name, driver, *(["size=768MiB"] if driver == "btrfs" else []))
+        daemon.run("storage", "create", name, driver, *([f"size={size}"] if driver == "btrfs" else []))
     daemon.make_bridge()
 
 
@@ -33,7 +36,10 @@ def launch(daemon: Incusd, name: str, *options: str, files: bool = False) -> Non
     """Launch a busybox container on the pool slow; with `files`, one whose tree has all that a copy can lose."""
     daemon.run("launch", "bb", name, "--storage", "slow", "--network", daemon.bridge, *options)
     if files:
-        trees.make_hostile(rootfs(daemon, name) / "hostile", next(_seeds), depth=30)
+        folder = rootfs(daemon, name) / "hostile"
+        trees.make_hostile(folder, next(_seeds), depth=30)
+        # Incus copies and snapshots a dir pool with rsync, which reads holes byte by byte.
+        os.truncate(folder / "sparse", 24 << 20)
 
 
 def volume(daemon: Incusd, name: str, pool: str = "slow", snapshot: str = "") -> Path:
@@ -65,8 +71,14 @@ def _ctimes(tree: Tree) -> list[tuple[bytes, int, int]]:
 
 def record(daemon: Incusd, name: str) -> dict[str, Any]:
     """An instance with its snapshots, as the server has it."""
-    found: dict[str, Any] = daemon.api("GET", f"/1.0/instances/{name}?recursion=1")
+    found: dict[str, Any] = daemon.api("GET", f"/1.0/instances/{name}")
+    found["snapshots"] = daemon.api("GET", f"/1.0/instances/{name}/snapshots?recursion=1") or []
     return found
+
+
+def pid(daemon: Incusd, name: str) -> int:
+    """The process id of its init."""
+    return int(daemon.api("GET", f"/1.0/instances/{name}/state")["pid"])
 
 
 def names(daemon: Incusd) -> list[str]:
@@ -79,7 +91,8 @@ def identity(found: Mapping[str, Any]) -> dict[str, Any]:
     config = {key: value for key, value in found["config"].items() if key not in OF_A_RUN}
     devices = {name: options for name, options in found["devices"].items() if options.get("path") != "/"}
     snapshots = [
-        (one["name"], one["created_at"], one["expires_at"], one["config"], one["profiles"]) for one in found["snapshots"]
+        (one["name"], one["created_at"], one["expires_at"], one["config"], one["profiles"])
+        for one in found["snapshots"]
     ]
     kept = ("profiles", "description", "architecture", "ephemeral", "status")
     return {"config": config, "devices": devices, "snapshots": snapshots, **{key: found[key] for key in kept}}
@@ -95,5 +108,3 @@ def let_go(daemon: Incusd) -> None:
     for pool in (daemon.dir / "storage-pools").glob("*"):
         for folder in ("containers", "containers-snapshots"):
             subprocess.run(["chattr", "-R", "-f", "-i", "-a", pool / folder], capture_output=True, check=False)
-
-

@@ -75,7 +75,7 @@ def running(folder: Path) -> Iterator[ZfsFuse]:
         subprocess.Popen([*_ALONE, "sh", "-c", _DAEMON], stdin=subprocess.DEVNULL, stdout=log, stderr=log) as alone,
     ):
         try:
-            yield ZfsFuse(waiting.until(lambda: _daemon(alone)))
+            yield ZfsFuse(waiting.until(lambda: _daemon(alone), within=120))
         finally:
             alone.kill()
 

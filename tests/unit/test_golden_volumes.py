@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -10,7 +12,7 @@ from ansible.module_utils.cow.errors import CowError
 from ansible.module_utils.cow.golden import volumes
 from ansible.module_utils.cow.golden.model import COMPLETE, Session
 from ansible.module_utils.cow.golden.volumes import Volumes
-from ansible.module_utils.cow.process import CommandFailed, Finished
+from ansible.module_utils.cow.process import Finished
 from ansible.module_utils.cow.zfs import Zfs
 
 ALICE = Session("alice", 1, COMPLETE, "/srv/work/alice")
@@ -37,27 +39,28 @@ def backend(recorder: Recorder, devices: Path = Path("/nonexistent")) -> Volumes
     )
 
 
-def test_the_file_system_is_frozen_around_the_snapshot() -> None:
+@pytest.mark.parametrize(("status", "why"), [(0, ""), (1, "out of space")])
+def test_the_file_system_is_frozen_around_the_snapshot(tmp_path: Path, status: int, why: str) -> None:
+    """Also when the snapshot fails: the script is run with programs that note how they were called."""
+    for name, text in (("xfs_freeze", "exit 0"), ("zfs", f"echo {why} >&2; exit {status}")):
+        (tmp_path / name).write_text(f'#!/bin/sh\necho "${{0##*/}} $*" >> {tmp_path}/log\n{text}\n')
+        (tmp_path / name).chmod(0o755)
     recorder = Recorder()
     backend(recorder).capture("p", 2, ALICE)
-    freeze, snapshot, thaw, clone = recorder.commands
-    assert freeze == "xfs_freeze -f /srv/work/alice"
-    assert snapshot == f"zfs snapshot -o cowherd:kind=golden {VOLUME}@golden-2"
-    assert thaw == "xfs_freeze -u /srv/work/alice"
-    assert clone.startswith("zfs clone -o readonly=on ")
-    assert clone.endswith(f" {VOLUME}@golden-2 tank/golden/p/generations/2")
-
-
-def test_it_is_thawed_when_the_snapshot_fails() -> None:
-    def full(argv: Sequence[str]) -> str:
-        if argv[1] == "snapshot":
-            raise CommandFailed(Finished(tuple(argv), 1, "", "out of space"))
-        return ""
-
-    recorder = Recorder(full)
-    with pytest.raises(CommandFailed):
-        backend(recorder).capture("p", 2, ALICE)
-    assert recorder.commands[-1] == "xfs_freeze -u /srv/work/alice"
+    assert recorder.commands[1].endswith(f" {VOLUME}@golden-2 tank/golden/p/generations/2")
+    ended = subprocess.run(
+        ["sh", "-c", volumes._FROZEN_SNAPSHOT, "sh", ALICE.path, f"{VOLUME}@golden-2"],
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ended.returncode, ended.stderr.strip()) == (status, why)
+    assert (tmp_path / "log").read_text().splitlines() == [
+        "xfs_freeze -f /srv/work/alice",
+        f"zfs snapshot -o cowherd:kind=golden {VOLUME}@golden-2",
+        "xfs_freeze -u /srv/work/alice",
+    ]
 
 
 def test_a_clone_has_no_options_that_volumes_do_not_have() -> None:

@@ -98,7 +98,7 @@ def test_what_is_computed_fits_and_two_percent_less_does_not(
         make(root, seed, files, folders, longest_name)
         layout = sizing.smallest(sizing.need_of(walk(root)), journal)
         assert fits(root, layout, work)
-        less = layout.blocks - max(layout.blocks * 2 // 100, 1)
+        less = layout.blocks * 98 // 100
         assert not fits(root, sizing.Layout(less, layout.inodes, layout.journal), work)
 
 

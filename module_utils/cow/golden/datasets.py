@@ -9,6 +9,7 @@ it goes with the last of those. What is noted of each is in user properties of i
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -240,7 +241,8 @@ class Datasets:
         self._mount(name, folder)
         copy(source, folder)
         self._unmount(name, folder)
-        folder.rmdir()
+        with contextlib.suppress(FileNotFoundError):
+            folder.rmdir()
 
     def capture(self, project: str, number: int, session: Session) -> None:
         """Take a snapshot of the session, and a clone of that, which is to take it over."""
@@ -325,8 +327,8 @@ class Datasets:
         return Path(session.path)
 
     def default_path(self, project: str, session: str) -> str:
-        """Where a session is seen that names no path."""
-        return str(SESSIONS / project / session)
+        """Where a session is seen that names no path; other stores may have sessions of the same name."""
+        return str(SESSIONS / self.location.replace("/", "_") / project / session)
 
     def mount(self, project: str, session: Session) -> None:
         """Mount the clone."""

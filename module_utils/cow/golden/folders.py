@@ -7,6 +7,7 @@ is and its locks. A marker is a file of JSON that is replaced as a whole; a tree
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 from collections.abc import Mapping
@@ -37,6 +38,8 @@ OWN = ".cowherd"
 _PLACES = ("generations", "sessions", "markers")
 _PROJECT = "project.json"
 _CURRENT = "current"
+_REMOVAL = ".removal"
+"""What a marker ends in whose tree is about to go from a full disk."""
 _TORN_AT_MOST = 100
 
 
@@ -163,9 +166,9 @@ class Folders:
         tree = self._generation(project.name, number)
         self._require_unmounted(tree)
         marker = self._marker(project.name, "generation", str(number))
-        self._mark(project.name, "generation", str(number), {**marker, "state": REMOVING})
+        self._mark_removal(project.name, "generation", str(number), marker)
         self._remove_tree(tree)
-        durable.remove(self._marker_path(project.name, "generation", str(number)))
+        self._unmark(project.name, "generation", str(number))
 
     def claim(self, project: str, number: int, session: Session) -> None:
         """Write the marker, by which the generation stays."""
@@ -215,10 +218,10 @@ class Folders:
         """Remove the tree, then the marker."""
         tree = self._session_folder(project, session.name)
         self._require_unmounted(tree)
-        gone = {**self._session_marker(session), "generation": session.generation, "state": REMOVING}
-        self._mark(project, "session", session.name, gone)
+        noted = {**self._session_marker(session), "generation": session.generation}
+        self._mark_removal(project, "session", session.name, noted)
         self._remove_tree(tree)
-        durable.remove(self._marker_path(project, "session", session.name))
+        self._unmark(project, "session", session.name)
 
     # What each technology does in its way.
 
@@ -272,13 +275,30 @@ class Folders:
         try:
             noted = json.loads(path.read_bytes())
         except FileNotFoundError:
-            return {}
+            return {"state": REMOVING} if path.with_suffix(_REMOVAL).exists() else {}
         except ValueError:
             return {}
         return noted if isinstance(noted, dict) else {}
 
     def _mark(self, project: str, kind: str, name: str, noted: Mapping[str, Any]) -> None:
         durable.write(self._marker_path(project, kind, name), _json(noted))
+
+    def _mark_removal(self, project: str, kind: str, name: str, noted: Mapping[str, Any]) -> None:
+        """Note that the tree is about to go. A full disk has no room for a new marker, and has to become less full."""
+        try:
+            self._mark(project, kind, name, {**noted, "state": REMOVING})
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            if not self.atomic:  # else the tree goes in one step, and the marker is of one that is gone
+                path = self._marker_path(project, kind, name)
+                path.replace(path.with_suffix(_REMOVAL))
+                durable.sync_folder(path.parent)
+
+    def _unmark(self, project: str, kind: str, name: str) -> None:
+        path = self._marker_path(project, kind, name)
+        durable.remove(path)
+        durable.remove(path.with_suffix(_REMOVAL))
 
     def _session_marker(self, session: Session) -> dict[str, Any]:
         return {
@@ -301,7 +321,8 @@ class Folders:
     def _read(self, project: str, current: int | None) -> Project:
         base = self._base(project)
         # Markers before trees: a tree is made after its marker, and goes before it.
-        marked = [name.removesuffix(".json") for name in _names_in(base / "markers") if not name.startswith(".")]
+        names = [name for name in _names_in(base / "markers") if not name.startswith(".")]
+        marked = {name.removesuffix(".json").removesuffix(_REMOVAL) for name in names}
         trees = {place: _names_in(base / place) for place in ("generations", "sessions")}
         numbers = {name for name in trees["generations"] if name.isdigit()}
         generations = numbers | {name.removeprefix("generation-") for name in marked if name.startswith("generation-")}

@@ -9,6 +9,7 @@ generation, and what they choose stays until they have it.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import time
 import zlib
@@ -70,7 +71,15 @@ class Store:
         names.golden_project(project)
         names.session(name)
         session = self._planned(project, name, path)
-        with self._session_lock(project, name):
+        try:
+            return self._clone(project, session, generation, reserve)
+        except OSError as error:
+            if error.errno == errno.ENOSPC:  # before the room was looked at
+                require_room(self.backend.room(project), reserve, self.backend.location)
+            raise
+
+    def _clone(self, project: str, session: Session, generation: int | None, reserve: str) -> Session:
+        with self._session_lock(project, session.name):
             with self.backend.locked(project, "sessions", shared=True):
                 number, room = self._to_clone(project, generation)
                 require_room(room, reserve, self.backend.location)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
-from .. import names
+from .. import mounts, names
 from .model import Generation, Project, Session, Sizes
 from .store import Store
 
@@ -54,6 +55,7 @@ def session(each: Session) -> dict[str, Any]:
         "path": each.path,
         "mounted": each.mounted,
         "created": when(each.created),
+        "d_type": mounts.tells_kinds(Path(each.path)) if each.mounted else None,
     }
 
 

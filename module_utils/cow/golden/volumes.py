@@ -19,6 +19,12 @@ from .model import BUILDING, Session
 from .refusals import InUse
 
 _OPTIONS = {"volblocksize": "8K", "compression": "lz4", "dedup": "off"}
+_FROZEN_SNAPSHOT = """\
+xfs_freeze -f "$1" || exit
+zfs snapshot -o cowherd:kind=golden "$2"
+status=$?
+xfs_freeze -u "$1" && exit "$status"
+"""
 _MOUNT_OPTIONS = "nouuid,discard"
 _DEVICE_WITHIN = 30.0
 """Seconds; udev makes the links of all volumes in turn."""
@@ -55,12 +61,8 @@ class Volumes(Datasets):
         return Size.parse(self.volume_size)
 
     def _snapshot(self, snapshot: str, session: Session) -> None:
-        """Freeze the file system around it; it is thawed whatever happens, short of this process being killed."""
-        self.tool.run(["xfs_freeze", "-f", session.path])
-        try:
-            self.tool.take(snapshot, {"cowherd:kind": "golden"})
-        finally:
-            self.tool.run(["xfs_freeze", "-u", session.path])
+        """Freeze the file system around it, in a process that thaws it also when this one is killed meanwhile."""
+        self.tool.run(["sh", "-c", _FROZEN_SNAPSHOT, "sh", session.path, snapshot])
 
     def _mount(self, name: str, folder: Path) -> None:
         device = self._device(name)

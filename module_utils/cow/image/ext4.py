@@ -42,7 +42,9 @@ _MANY_LOOKS = 4_000_000
 _GROWTH = 64
 """A computed size that was too small grows by this part of it."""
 _LONGEST_LABEL = 16
-_NO_BLOCK = re.compile(r"could not allocate block|no free space|not enough space|no space left", re.IGNORECASE)
+_NO_BLOCK = re.compile(
+    r"could not allocate block|no free space|not enough space|no space left|journal size too big", re.IGNORECASE
+)
 _NO_INODE = re.compile(r"[Cc]ould not allocate inode|inode.*not.*(free|alloc)", re.IGNORECASE)
 
 

@@ -119,7 +119,10 @@ def smallest(need: Need, journal: int | None = None) -> Layout:
     blocks = max(need.blocks + inodes // _INODES_PER_BLOCK, _LEAST_WITH_JOURNAL if journal else 0)
     while True:
         of_journal = default_journal(blocks) if journal is None else journal
-        wanted = need.blocks + of_journal + _metadata(blocks, inodes)
+        content = need.blocks + of_journal
+        if _blocks_per_group(blocks, inodes) == _GROUP:
+            content = max(content, 2 * of_journal)  # mke2fs refuses a journal of more than half of what is free
+        wanted = content + _metadata(blocks, inodes)
         if wanted <= blocks:
             break
         blocks = wanted
@@ -130,7 +133,11 @@ def smallest(need: Need, journal: int | None = None) -> Layout:
 def fixed(size: int, need: Need, journal: int | None = None) -> Layout:
     """Return the file system of `size` bytes with the inodes of `need`."""
     blocks = size // BLOCK
-    return Layout(blocks, need.inodes, default_journal(blocks) if journal is None else journal)
+    if journal is None:
+        journal = default_journal(blocks)
+        if blocks - _metadata(blocks, need.inodes) < 2 * journal:
+            journal = 0
+    return Layout(blocks, need.inodes, journal)
 
 
 def need_of(tree: Tree) -> Need:
@@ -208,8 +215,6 @@ def _content_blocks(entry: Entry, descent: Descent) -> int:
         return int(entry.size > _SHORT_TARGET)
     if not entry.is_file or not entry.size:
         return 0
-    if entry.size <= BLOCK and entry.blocks:
-        return 1
     used, runs = _used(entry, descent)
     return used + extent_blocks(runs)
 

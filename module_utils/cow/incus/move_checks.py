@@ -22,6 +22,7 @@ DRIVERS = ("dir", "btrfs")
 """Drivers whose volumes are folders that can be read and written while Incus runs."""
 _OWN_PROTECTION = "user.cowherd.protected"
 _OTHERS_PROTECTION = "security.protection.delete"
+_LOW_LEVEL = "restricted.containers.lowlevel"
 _TRUE = ("true", "1", "yes", "on")
 
 
@@ -36,13 +37,17 @@ class Allowed:
 
 @dataclass(frozen=True)
 class Host:
-    """What decides whether an instance is moved, besides itself."""
+    """What decides whether an instance is moved, besides itself.
+
+    restricted: projects in which nobody may give an instance the identity of another.
+    """
 
     version: str
     instances: Mapping[Key, Instance]
     pools: Mapping[str, Pool]
     moves: Mapping[str, Move]
     protected: frozenset[Key] = frozenset()
+    restricted: frozenset[str] = frozenset()
 
     @property
     def foreign(self) -> tuple[Key, ...]:
@@ -92,6 +97,9 @@ def read_host(server: Server, protected: list[str], *, known: Mapping[str, Move]
         pools={pool.name: pool for pool in pools.read_all(server)},
         moves=known,
         protected=instances.require(protected, every, "protected"),
+        restricted=frozenset(
+            body["name"] for body in server.get("projects", recursion=1) if _is_restricted(body["config"])
+        ),
     )
 
 
@@ -202,12 +210,21 @@ def _of_host(found: Instance, host: Host, allowed: Allowed) -> Iterator[str]:
             f"The server is Incus {host.version}; moves are tested with {', '.join(TESTED_VERSIONS)}. "
             f"Set allow_untested_version to move {found.key} nevertheless."
         )
+    if found.key.project in host.restricted:
+        yield (
+            f"The project {found.key.project} is restricted, and {_LOW_LEVEL} is not allow: in it no instance can be "
+            f"given the uuid and the MAC addresses of {found.key}. Allow that for the time of the move."
+        )
     foreign = [str(key) for key in host.foreign if key.project == found.key.project]
     if foreign:
         yield (
             f"{names.shortened(foreign)} looks like what a move has left behind, but no journal on this host knows it. "
             f"It is left as it is. Find out whose it is, and rename or remove it."
         )
+
+
+def _is_restricted(config: Mapping[str, str]) -> bool:
+    return config.get("restricted", "").lower() in _TRUE and config.get(_LOW_LEVEL) != "allow"
 
 
 def _is_tested(version: str) -> bool:

@@ -34,6 +34,7 @@ _POLL = 0.2
 _LATE_STOP = 30.0
 """Seconds in which one that did not stop in time is watched, as it may still be about to."""
 _GENERATION = "volatile.uuid.generation"
+_CHANGED_IN_PLACE = "limits.priority"
 _OF_A_RUN = ("volatile.last_state.power", "volatile.last_state.ready")
 _SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
@@ -74,12 +75,12 @@ class Mover:
                 told=self._tell_copying(found),
                 project=self.move.project,
             )
+            self._rehearse()
         except ApiError as error:
             with contextlib.suppress(CowError):
                 self._discard_copy()  # half a copy is of no use, and takes the room
             raise CowError(f"{error} {self.move.key} is as it was.") from error
-        self._rehearse()
-        self._note(phase=moves.FILLING, copy_uuid=self._require_copy().uuid)
+        self._note(phase=moves.FILLING)
 
     def fill(self) -> None:
         """Make the copy equal to the source, which may run, and its snapshots to the source's."""
@@ -218,12 +219,14 @@ class Mover:
             addresses=tuple(sorted(instances.addresses(self.server, found))) if runs else (),
             stopped_at=time.time() if runs else 0.0,
             original=found.body,
+            nics=self._bridged(found),
         )
+        if runs:
+            self._shut_down(found)
+        found = self._source_in_place()
         if found.config.get(AUTOSTART) != "false":
             # Else a daemon that is started anew would start the source under the hands of the copy.
             instances.replace(self.server, found, config={**found.config, AUTOSTART: "false"})
-        if runs:
-            self._shut_down(found)
 
     def _shut_down(self, found: Instance) -> None:
         self.progress.say("stopping")
@@ -301,16 +304,24 @@ class Mover:
         instances.replace(self.server, found, devices=devices, config=config)
 
     def _dress(self, found: Instance | None, original: Mapping[str, Any]) -> None:
-        """Give an instance the source's devices, profiles and description; its root stays on its pool."""
+        """Give an instance the source's devices, profiles and description; its root stays on its pool.
+
+        Its NICs get a MAC address of their own by that, and are not yet as they are to be.
+        """
         if found is None:
             raise CowError(f"{self.move.copy} was removed or renamed by somebody.")
+        devices = {**self._devices(found, original), **self._provisional_nics()}
+        wanted = {"devices": devices, "profiles": list(original["profiles"]), "description": original["description"]}
+        if any(found.body[name] != value for name, value in wanted.items()):
+            instances.replace(self.server, found, **wanted)
+
+    def _devices(self, found: Instance, original: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+        """The source's devices for an instance, whose root stays on its pool."""
         devices = _devices_on(original, found, self.move.from_pool)
         if found.root_name not in devices and self._inherited_pool(original) != found.pool:
             # The profile was repointed meanwhile, and Incus would refuse the root disk that would be inherited.
             devices[found.root_name] = dict(found.root)
-        wanted = {"devices": devices, "profiles": list(original["profiles"]), "description": original["description"]}
-        if any(found.body[name] != value for name, value in wanted.items()):
-            instances.replace(self.server, found, **wanted)
+        return devices
 
     def _inherited_pool(self, original: Mapping[str, Any]) -> str:
         """The pool of the root disk that the source's profiles give; the last one that has one counts."""
@@ -319,16 +330,45 @@ class Mover:
         return str(roots[-1]["pool"]) if roots else ""
 
     def _give_identity(self, found: Instance | None) -> None:
-        """Give an instance the source's whole configuration, once it has the name: renaming makes it a new one."""
+        """Give an instance the source's whole configuration, once it has the name: renaming makes it a new one.
+
+        MAC addresses come before the last change of the NICs, upon which the server tells its DHCP and DNS of them, and
+        the instance-id of cloud-init, which the server renews then, comes after it.
+        """
         if found is None:
             raise CowError(f"{self.move.key} was removed or renamed by somebody.")
+        devices = self._devices(found, self.move.original)
+        now = self._configured(found)
+        if now.devices != devices:
+            instances.replace(self.server, now, devices=devices)
+            now = self._configured(self._require(found.key))
+        wanted = _identity(self.move.original["config"], now)
+        changed = sorted(key for key in {*wanted, *now.config} if wanted.get(key) != now.config.get(key))
+        if changed:
+            raise CowError(f"The server changed {', '.join(changed)} of {found.key} by itself.")
+
+    def _configured(self, found: Instance) -> Instance:
         wanted = _identity(self.move.original["config"], found)
-        if found.config != wanted:
-            instances.replace(self.server, found, config=wanted)
-            now = self._require(found.key)
-            if now.config != wanted:
-                changed = sorted(key for key in {*wanted, *now.config} if wanted.get(key) != now.config.get(key))
-                raise CowError(f"The server changed {', '.join(changed)} of {found.key} by itself.")
+        if found.config == wanted:
+            return found
+        instances.replace(self.server, found, config=wanted)
+        return self._require(found.key)
+
+    def _bridged(self, found: Instance) -> dict[str, dict[str, str]]:
+        """The NICs on bridges of the server, which writes their MAC addresses where its DHCP and DNS read them."""
+        nics = {name: dict(options) for name, options in found.expanded_devices.items() if options["type"] == "nic"}
+        return {name: options for name, options in nics.items() if self._is_bridge(options.get("network", ""))}
+
+    def _is_bridge(self, network: str) -> bool:
+        known = self.server.find("networks", network, project=self.move.project) if network else None
+        return known is not None and known.body["type"] == "bridge"
+
+    def _provisional_nics(self) -> dict[str, dict[str, str]]:
+        """NICs that differ from what they are to be in one option, which the server changes in place."""
+        return {
+            name: {**options, _CHANGED_IN_PLACE: "2" if options.get(_CHANGED_IN_PLACE) == "1" else "1"}
+            for name, options in self.move.nics.items()
+        }
 
     def _rename(self, found: Instance | None, to: Key) -> None:
         if found is None:
@@ -366,10 +406,10 @@ class Mover:
         found = self._require(self.move.key)
         if not found.is_running:
             return f"it is {found.status}."
-        missing = set(self.move.addresses) - instances.addresses(self.server, found)
-        if missing:
-            return f"it does not have the address {', '.join(sorted(missing))} that it had before."
         try:
+            missing = set(self.move.addresses) - instances.addresses(self.server, found)
+            if missing:
+                return f"it does not have the address {', '.join(sorted(missing))} that it had before."
             instances.execute(self.server, found.key, self.bounds.health_command)
         except CowError as error:
             return str(error)
@@ -378,6 +418,7 @@ class Mover:
     def _rehearse(self) -> None:
         """Try on the copy, before anything of the source is touched, what must not be refused in the middle."""
         copy = self._require_copy()
+        self._mask(copy, self.move.copy_uuid)
         self._rename(copy, self.move.undone)
         self._rename(self._require(self.move.undone), self.move.copy)
 

@@ -76,9 +76,7 @@ def look(volume: Path, known: Tree | None = None) -> Tree:
     return replace(found, entries=tuple(entries))
 
 
-def read(
-    volume: Path, known: Manifest | None = None, told: Told | None = None, *, in_use: bool = False
-) -> Manifest:
+def read(volume: Path, known: Manifest | None = None, told: Told | None = None, *, in_use: bool = False) -> Manifest:
     """Read a volume with all contents, or with `known` only those that may have changed since."""
     found = look(volume, known.tree if known else None)
     if in_use:

@@ -71,8 +71,9 @@ class Move:
 
     uuid: of the instance; serial: which move of it. original: the body that a PUT takes to have the source as it was.
     copy_uuid: of the copy until it takes over that of the source, and after it gave it back. kept_uuid: of the source
-    while it is aside. was_running, addresses, last_used: of the source when it was stopped. fingerprints: of its trees
-    then. asides: what this move and earlier ones have put aside.
+    while it is aside. nics: those of the source on bridges of the server, as they are in effect. was_running,
+    addresses, last_used: of the source when it was stopped. fingerprints: of its trees then. asides: what this move and
+    earlier ones have put aside.
     """
 
     project: str
@@ -86,6 +87,7 @@ class Move:
     kept_uuid: str
     copy_uuid: str
     began: float
+    nics: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     was_running: bool = False
     addresses: tuple[str, ...] = ()
     last_used: str = ""
@@ -157,7 +159,7 @@ def of(moves: Mapping[str, Move], key: Key, there: Instance | None) -> Move | No
     under_way = next((move for move in moves.values() if move.is_active and move.key == key), None)
     if under_way is not None or there is not None:
         return under_way or moves.get(there.uuid if there else "")
-    return next((move for move in moves.values() if move.key == key), None)
+    return max((move for move in moves.values() if move.key == key), key=lambda move: move.began, default=None)
 
 
 def is_own_name(name: str) -> bool:

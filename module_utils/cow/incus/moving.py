@@ -54,6 +54,8 @@ class Wanted:
             raise CowError(f"retention is {params['retention']:g}, wanted is a number of hours that is not negative.")
         if not params["health_command"]:
             raise CowError("health_command is empty. Give a command, such as [true].")
+        if params["state"] == MOVED and not params["pool"]:
+            raise CowError("state is moved and pool is empty. Give the pool that the root is to be on.")
         path = params["progress_file"]
         return cls(
             key=Key(names.project(params["project"]), names.instance(params["name"])),
@@ -101,7 +103,11 @@ def observe(server: Server, wanted: Wanted) -> Found:
     move = moves.of(known, wanted.key, there)
     here = next((one for one in host.instances.values() if move and one.uuid == move.uuid), None)
     found = Found(host, there, move, here)
-    if wanted.state != MOVED or there is None or not _is_new(found, wanted):
+    if wanted.state != MOVED or there is None:
+        return found
+    if move is not None and move.phase == moves.COPYING:  # what it has copied so far is made anew, so that it has room
+        return replace(found, refusals=tuple(move_checks.refusals(there, wanted.pool, host, wanted.allowed)))
+    if not _is_new(found, wanted):
         return found
     return replace(found, refusals=refusals(server, there, wanted.pool, host, wanted.allowed))
 
@@ -186,6 +192,7 @@ def _plan_going_on(server: Server, found: Found, move: Move, wanted: Wanted) -> 
         again = f"The undoing of an earlier move of {move.key} is finished first. Run again to have it moved."
         return Plan.of(_rollback_step(mover)) + Plan(warnings=(again,))
     _refuse_strangers(found, move)
+    _refuse(found.refusals)
     running = bool(found.instance and found.instance.is_running) or move.was_running
     steps = _steps(mover, running, len(found.instance.snapshots) if found.instance else 0)
     done = {moves.COPYING: 0, moves.FILLING: 1, moves.STOPPING: 1, moves.VERIFIED: 3, moves.STARTING: 4}[move.phase]

@@ -128,8 +128,10 @@ def touched(before: Sequence[Row], after: Sequence[Row], steps: Sequence[str] = 
             wrong.append(f"{name} is gone.")
             continue
         then, here = row["fingerprint"], now["fingerprint"]
-        if then["configuration"] != here["configuration"]:
-            (said if name in pinned else wrong).append(f"The configuration or the snapshots of {name} were changed.")
+        if then["configuration"] != here["configuration"] and name in pinned:
+            said.append(f"{name} has a root disk of its own now, as was asked for, and so another configuration.")
+        elif then["configuration"] != here["configuration"]:
+            wrong.append(f"The configuration or the snapshots of {name} were changed.")
         if then["power"] != here["power"]:
             wrong.append(f"{name} was started, stopped or restarted.")
         if then["tree"] != here["tree"]:

@@ -1,0 +1,244 @@
+# Copyright: Cowherd contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Install a root of a btrfs seed onto a device or into a file."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: seed_install
+short_description: Install a root of a btrfs seed onto a device or into a file
+description:
+  - Writes one root (a top-level subvolume) of a btrfs seed onto a block device or into a file.
+  - Where btrfs is wanted, the seed grows a new file system on the target (a sprout), to which its compressed extents
+    move as they are, each verified by its checksum. Where something else is wanted, the root is copied with all
+    attributes.
+  - The seed is never written to. Several targets can be installed from one seed at a time.
+  - What is on the target is destroyed only when O(replace) names it.
+  - A target on which an installation did not end is marked, on the device itself, and the next run begins anew.
+  - What was installed is remembered on this host, under the UUID of the new file system. A target that has this root
+    already is left as it is, however much was written to it since.
+author:
+  - Cowherd contributors
+requirements:
+  - Linux 5.11 or newer
+  - btrfs-progs 6.2 or newer
+  - e2fsprogs for ext4, xfsprogs for xfs
+attributes:
+  check_mode:
+    description: Reports what a run would do. The seed is mounted read-only for a moment, and nothing is written.
+    support: full
+  diff_mode:
+    description: Shows what is on the target and what will be.
+    support: full
+  idempotent:
+    description: A second run with the same options changes nothing.
+    support: full
+  platform:
+    description: Runs on Linux, as root.
+    support: full
+    platforms: linux
+options:
+  seed:
+    description:
+      - Absolute path of the seed, a file or a block device. The live system that runs from it may be the one in use.
+      - A seed that is mounted, and has no device added to it, cannot be mounted a second time and is refused.
+    type: path
+    required: true
+  root:
+    description: Name of the root to install. The others do not come to the target.
+    type: str
+    required: true
+  target:
+    description:
+      - Absolute path of a block device, best below C(/dev/disk/by-id), or of a file.
+      - One that is mounted, or in use in another way, is refused, as is a disk with partitions.
+    type: path
+    required: true
+  size:
+    description: Size of the file to make when there is none at O(target), such as V(8GiB). It begins as a hole.
+    type: str
+  filesystem:
+    description: What the target is to be.
+    type: str
+    choices: [btrfs, ext4, xfs]
+    default: btrfs
+  method:
+    description:
+      - V(sprout) grows the file system out of the seed.
+      - V(copy) makes a new one and copies the root into it.
+      - V(auto) is V(sprout) unless O(filesystem), O(checksum) or O(node_size) cannot be had from the seed that way.
+    type: str
+    choices: [auto, sprout, copy]
+    default: auto
+  label:
+    description: Label of the new file system, at most 255 bytes for btrfs, 16 for ext4, 12 for xfs; O(root) without it.
+    type: str
+  uuid:
+    description: UUID of the new file system. Without it, a random one.
+    type: str
+  metadata:
+    description:
+      - How a btrfs stores its metadata, once (V(single)) or twice (V(dup)).
+      - Without it, as the seed does (V(sprout)), or as C(mkfs.btrfs) chooses (V(copy)).
+    type: str
+    choices: [single, dup]
+  checksum:
+    description: Checksums of a btrfs. They are chosen for ever; when the seed has others, the root is copied.
+    type: str
+    choices: [crc32c, xxhash64, sha256, blake2b]
+  node_size:
+    description: Bytes of a block of metadata of a btrfs. Chosen for ever, likewise.
+    type: int
+    choices: [4096, 8192, 16384, 32768, 65536]
+  replace:
+    description:
+      - What is on the target and may be destroyed, as its UUID or as the type that C(blkid) gives it, such as V(ext4),
+        or V(data) for data that nothing recognises.
+      - When something else is found there, nothing is written.
+    type: str
+  records:
+    description: Absolute path of the folder in which installations are remembered.
+    type: path
+    default: /var/lib/cowherd/installs
+"""
+
+EXAMPLES = r"""
+- name: Install the root that is called install onto an empty disk
+  seed_install:
+    seed: /srv/media/debian.seed
+    root: install
+    target: /dev/disk/by-id/nvme-example
+    metadata: dup
+
+- name: Install it into a new file, with ext4
+  seed_install:
+    seed: /srv/media/debian.seed
+    root: install
+    target: /srv/images/guest.img
+    size: 8GiB
+    filesystem: ext4
+
+- name: Install it over what is known to be there
+  seed_install:
+    seed: /dev/disk/by-label/media
+    root: install
+    target: /dev/disk/by-id/ata-example
+    replace: 2f8c0c3a-9d3c-4b0f-8c56-0f6a2b6c2d11
+"""
+
+RETURN = r"""
+installed:
+  description: The installation that is on the target after the run, in check mode before it. Null when there is none.
+  type: dict
+  returned: success
+  sample:
+    target: /dev/nvme0n1
+    filesystem: btrfs
+    method: sprout
+    why: the extents of the seed move as they are
+    uuid: 3a14888d-d3a2-49c0-b2f3-88b0a62859c0
+    label: install
+    root: install
+    seed_uuid: 2730919d-6d71-49cb-b81a-b7ed7d387c6c
+    bytes: 417726464
+    seconds: 4.3
+  contains:
+    target:
+      description: The device or file, with symbolic links resolved.
+      type: str
+      returned: success
+      sample: /dev/nvme0n1
+    filesystem:
+      description: Its file system.
+      type: str
+      returned: success
+      sample: btrfs
+    method:
+      description: V(sprout) or V(copy).
+      type: str
+      returned: success
+      sample: sprout
+    why:
+      description: Why by this method.
+      type: str
+      returned: success
+      sample: the extents of the seed move as they are
+    uuid:
+      description: UUID of the new file system.
+      type: str
+      returned: success
+      sample: 3a14888d-d3a2-49c0-b2f3-88b0a62859c0
+    label:
+      description: Its label.
+      type: str
+      returned: success
+      sample: install
+    root:
+      description: The root that was installed; the default subvolume of a btrfs.
+      type: str
+      returned: success
+      sample: install
+    seed_uuid:
+      description: UUID of the seed.
+      type: str
+      returned: success
+      sample: 2730919d-6d71-49cb-b81a-b7ed7d387c6c
+    bytes:
+      description: What it took on the target for V(sprout), compressed and with metadata; what was copied for V(copy).
+      type: int
+      returned: success
+      sample: 417726464
+    seconds:
+      description: How long the installation took.
+      type: float
+      returned: success
+      sample: 4.3
+steps:
+  description: What was done in this order, or would be done in check mode.
+  type: list
+  elements: str
+  returned: always
+  sample: ["install root install of /srv/media/debian.seed on /dev/nvme0n1 (btrfs, sprout)"]
+"""
+
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.cow import lock
+from ansible.module_utils.cow.live import install
+from ansible.module_utils.cow.plan import converge, explained
+
+ARGUMENTS: dict[str, Any] = {
+    "seed": {"type": "path", "required": True},
+    "root": {"type": "str", "required": True},
+    "target": {"type": "path", "required": True},
+    "size": {"type": "str"},
+    "filesystem": {"type": "str", "choices": ["btrfs", "ext4", "xfs"], "default": "btrfs"},
+    "method": {"type": "str", "choices": ["auto", "sprout", "copy"], "default": "auto"},
+    "label": {"type": "str"},
+    "uuid": {"type": "str"},
+    "metadata": {"type": "str", "choices": ["single", "dup"]},
+    "checksum": {"type": "str", "choices": ["crc32c", "xxhash64", "sha256", "blake2b"]},
+    "node_size": {"type": "int", "choices": [4096, 8192, 16384, 32768, 65536]},
+    "replace": {"type": "str"},
+    "records": {"type": "path", "default": "/var/lib/cowherd/installs"},
+}
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(ARGUMENTS, supports_check_mode=True)
+    with explained(module):
+        wanted = install.Wanted.of(module.params)
+        with lock.held(f"seed_install:{wanted.target.resolve()}"):
+            converge(
+                module,
+                observe=lambda: install.observe(wanted),
+                plan=lambda found: install.plan(found, wanted),
+                describe=install.describe,
+            )
+
+
+if __name__ == "__main__":
+    main()

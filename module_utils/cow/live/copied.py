@@ -1,0 +1,102 @@
+"""Installs a root into a new file system by copying it, with all attributes."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from pathlib import Path
+
+from .. import tools, treecopy
+from ..btrfs import Btrfs
+from ..image import sizing, workshop
+from ..tree import walk
+from . import seed as seeds
+from .order import Order
+from .seed import Seed
+from .target import UNFINISHED_LABEL, rounded
+
+_LEAST = {"btrfs": 128 << 20, "ext4": 16 << 20, "xfs": 300 << 20}
+"""Bytes: below, the tools refuse, or what they make holds next to nothing."""
+_PER_INODE = 1024
+_SPARE = 8
+
+
+def least_bytes(seed: Seed, order: Order, room: Path) -> int:
+    """Return the size from which on the root is sure to fit, were it not compressed at all."""
+    with seeds.mounted(seed.path, seed.superblock, room) as (_, point):
+        tree = walk(point / order.root)
+        content = sizing.payload(tree) + sizing.inodes_of(tree) * _PER_INODE
+    return rounded(content + content // _SPARE + _LEAST[order.filesystem])
+
+
+def install(seed: Seed, order: Order, device: str, room: Path) -> int:
+    """Make the file system, copy the root into it, and return the bytes that were written.
+
+    Its label is the one that stands for unfinished, until `finish` sets the one that is wanted.
+    """
+    identity = order.uuid or str(uuid.uuid4())
+    workshop.tool([*_maker(order, identity), device])
+    options = "noatime,compress=zstd" if order.filesystem == "btrfs" else "noatime"
+    with (
+        seeds.mounted(seed.path, seed.superblock, room) as (_, source),
+        workshop.mounted(device, room / "target", "-t", order.filesystem, "-o", options) as point,
+    ):
+        copied = treecopy.copy(source / order.root, _prepared(order, point))
+        if order.filesystem == "ext4":
+            _make_lost_and_found(point)
+        workshop.tool(["sync", "--file-system", point])
+    return copied.bytes
+
+
+def _make_lost_and_found(point: Path) -> None:
+    """Make the folder that e2fsck puts what it finds in, and leave the time of the root as it was copied."""
+    if (point / "lost+found").exists():
+        return
+    status = point.stat()
+    (point / "lost+found").mkdir(mode=0o700)
+    os.utime(point, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def finish(order: Order, device: str, room: Path) -> None:
+    """Set the label that is wanted, which says that all is there."""
+    if order.filesystem == "btrfs":
+        with workshop.mounted(device, room / "target", "-t", "btrfs", "-o", "noatime,subvolid=5") as point:
+            Btrfs(run=workshop.tool).set_label(point, order.label)
+    elif order.filesystem == "ext4":
+        workshop.tool(["e2label", device, order.label])
+    else:
+        workshop.tool(["xfs_admin", "-L", order.label, device])
+
+
+def require_tools(order: Order) -> None:
+    """Raise NotYetKnown when one that is needed is not installed."""
+    for program in {
+        "btrfs": ("mkfs.btrfs", "btrfs"),
+        "ext4": ("mke2fs", "e2label"),
+        "xfs": ("mkfs.xfs", "xfs_admin"),
+    }[order.filesystem]:
+        tools.require(program)
+
+
+def _maker(order: Order, identity: str) -> list[str]:
+    label = UNFINISHED_LABEL
+    if order.filesystem == "ext4":
+        return ["mke2fs", "-q", "-F", "-t", "ext4", "-L", label, "-U", identity]
+    if order.filesystem == "xfs":
+        return ["mkfs.xfs", "-q", "-f", "-L", label, "-m", f"uuid={identity}"]
+    argv = ["mkfs.btrfs", "--quiet", "--force", "--label", label, "--uuid", identity]
+    argv += ["--checksum", order.checksum] if order.checksum else []
+    argv += ["--nodesize", str(order.node_size)] if order.node_size else []
+    return argv + (["--metadata", order.metadata] if order.metadata else [])
+
+
+def _prepared(order: Order, point: Path) -> Path:
+    """Return the empty folder in the new file system that the root is copied to."""
+    if order.filesystem == "ext4":
+        (point / "lost+found").rmdir()
+    if order.filesystem != "btrfs":
+        return point
+    tool = Btrfs(run=workshop.tool)
+    tool.create(point / order.root)
+    tool.set_default(point / order.root)
+    return point / order.root

@@ -1,0 +1,252 @@
+"""The resource: a root of a seed on a device or in a file, known by the UUID of the file system that holds it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from .. import names, tools
+from ..btrfs import Subvolume
+from ..errors import CowError
+from ..journal import Journal
+from ..plan import Plan, Step
+from ..size import Size
+from . import copied, room, sprout
+from . import seed as seeds
+from . import target as targets
+from .order import Order
+from .seed import Seed
+from .target import Target
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the operator asks for; the meaning is that of the module's options."""
+
+    seed: Path
+    target: Path
+    order: Order
+    size: Size | None
+    replace: str
+    records: Path
+
+    @classmethod
+    def of(cls, params: Mapping[str, Any]) -> Wanted:
+        """Take it from the parameters of the module."""
+        return cls(
+            seed=Path(names.absolute_path(params["seed"])),
+            target=Path(names.absolute_path(params["target"])),
+            order=Order.of(params),
+            size=Size.parse(params["size"]).floor(Size(4096)) if params["size"] else None,
+            replace=params["replace"] or "",
+            records=Path(names.absolute_path(params["records"])),
+        )
+
+
+@dataclass(frozen=True)
+class Method:
+    """How a root comes to its target, and why so."""
+
+    name: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Found:
+    """The target, and the seed.
+
+    record: of the installation that is on the target; None when there is none.
+    least: bytes that the target needs; 0 when all is there already.
+    """
+
+    seed: Seed
+    target: Target
+    method: Method
+    inputs: Mapping[str, Any]
+    record: Mapping[str, Any] | None
+    least: int
+
+    @property
+    def complete(self) -> bool:
+        """The target has what is wanted."""
+        return self.record is not None and self.record["inputs"] == self.inputs
+
+
+def observe(wanted: Wanted) -> Found:
+    """Read the target and the seed."""
+    target = targets.observe(wanted.target)
+    seeds.check(wanted.seed)
+    if target.path == wanted.seed.resolve():
+        raise CowError(f"The target {wanted.target} is the seed itself. Choose another one.")
+    for program in ("btrfs", "btrfstune"):
+        tools.require(program)
+    with room.opened() as folder:
+        seed = seeds.observe(wanted.seed, folder)
+        root = seed.root(wanted.order.root)
+        method = choose(seed, wanted.order)
+        inputs = _inputs(seed, root, wanted.order, method)
+        record = None if target.unfinished or not target.uuid else _journal(wanted.records, target.uuid).read()
+        found = Found(seed, target, method, inputs, record, 0)
+        if found.complete:
+            return found
+        if method.name == "sprout":
+            least = sprout.least_bytes(seed, wanted.order.metadata)
+        else:
+            copied.require_tools(wanted.order)
+            least = copied.least_bytes(seed, wanted.order, folder)
+    return Found(seed, target, method, inputs, record, least)
+
+
+def choose(seed: Seed, order: Order) -> Method:
+    """Decide on the method: a sprout wherever what results is what is wanted."""
+    fixed = _differs(seed, order)
+    if order.filesystem != "btrfs":
+        return Method("copy", f"a seed grows only into a btrfs, and {order.filesystem} is wanted")
+    if order.method == "sprout" and fixed:
+        raise CowError(f"A sprout cannot be had: {fixed}. Leave `method` out to have the root copied.")
+    if order.method != "auto":
+        return Method(order.method, "as asked for")
+    if fixed:
+        return Method("copy", fixed)
+    return Method("sprout", "the extents of the seed move as they are")
+
+
+def plan(found: Found, wanted: Wanted) -> Plan:
+    """Decide what to do."""
+    target = found.target
+    if found.complete:
+        _refuse_other_uuid(found, wanted)
+        return Plan()
+    _refuse_known_uuid(found, wanted)
+    size = wanted.size.bytes if target.bytes is None and wanted.size else target.bytes
+    if size is None:
+        raise CowError(f"There is no file {wanted.target}. Set `size` to have it made, or name a device.")
+    if size < found.least:
+        raise CowError(
+            f"{wanted.target} is too small: it has {targets.room_in_words(size)}, and root {wanted.order.root} of the "
+            f"seed needs {targets.room_in_words(found.least)} by this method ({found.method.name})."
+        )
+    _refuse_unnamed(found, wanted)
+    return Plan.of(*_make_file(found, size), _install(found, wanted))
+
+
+def describe(found: Found) -> dict[str, Any]:
+    """Return what is there."""
+    return {"installed": dict(found.record["result"]) if found.complete and found.record else None}
+
+
+def _differs(seed: Seed, order: Order) -> str:
+    """Say what of the wishes mkfs fixes for ever, and the seed has otherwise; "" when nothing."""
+    there = seed.superblock
+    if order.checksum and order.checksum != there.checksum:
+        return f"the seed has checksums {there.checksum} for ever, and {order.checksum} is wanted"
+    if order.node_size and order.node_size != there.node_bytes:
+        return f"the seed has nodes of {there.node_bytes} bytes for ever, and {order.node_size} is wanted"
+    return ""
+
+
+def _inputs(seed: Seed, root: Subvolume, order: Order, method: Method) -> dict[str, Any]:
+    wishes = {key: value for key, value in asdict(order).items() if key not in ("uuid", "method")}
+    there = seed.superblock
+    return {**wishes, "method": method.name, "seed": there.uuid, "generation": there.generation, "root_uuid": root.uuid}
+
+
+def _journal(records: Path, identity: str) -> Journal:
+    return Journal(records / f"{identity.replace('/', '_')}.json", "installation of a root of a seed")
+
+
+def _refuse_other_uuid(found: Found, wanted: Wanted) -> None:
+    if wanted.order.uuid and wanted.order.uuid != found.target.uuid:
+        raise CowError(
+            f"{wanted.target} has this root already, with the UUID {found.target.uuid} and not {wanted.order.uuid}. "
+            f"Leave `uuid` out, or wipe the target (`wipefs --all`) to have it installed anew."
+        )
+
+
+def _refuse_known_uuid(found: Found, wanted: Wanted) -> None:
+    if wanted.order.uuid and UUID(found.seed.superblock.uuid) == UUID(wanted.order.uuid):
+        raise CowError(f"The UUID {wanted.order.uuid} is the seed's own. Two file systems cannot have the same one.")
+
+
+def _refuse_unnamed(found: Found, wanted: Wanted) -> None:
+    target = found.target
+    if target.uuid == found.seed.superblock.uuid and not target.unfinished:
+        raise CowError(
+            f"{wanted.target} is the seed, or a copy of the seed. If it may be destroyed, wipe it first: `wipefs --all "
+            f"{target.path}`."
+        )
+    if not target.content or wanted.replace in target.names:
+        return
+    named = f" `replace` names {wanted.replace}, which is not there." if wanted.replace else ""
+    ways = " or ".join(sorted(target.names))
+    raise CowError(
+        f"{wanted.target} has something on it: {target.content}.{named} If that may be destroyed, set `replace` to "
+        f"{ways}."
+    )
+
+
+def _make_file(found: Found, size: int) -> list[Step]:
+    if found.target.bytes is not None:
+        return []
+    path = found.target.path
+
+    def run() -> None:
+        with path.open("xb") as file:
+            path.chmod(0o600)
+            file.truncate(size)
+
+    return [Step(f"make the file {path} of {Size(size)}", run=run, after={"path": path, "size": Size(size)})]
+
+
+def _install(found: Found, wanted: Wanted) -> Step:
+    target, order, how = found.target, wanted.order, found.method
+    again = ", where an unfinished installation is" if target.unfinished else ""
+    before = target.content or ("an unfinished installation" if target.unfinished else "")
+    after = {"content": f"{order.filesystem} labelled {order.label!r}", "root": order.root, "method": how.name}
+    return Step(
+        f"install root {order.root} of {wanted.seed} on {target.path} ({order.filesystem}, {how.name}){again}",
+        run=lambda: _run(found, wanted),
+        before={"content": before} if before else None,
+        after={**after, "metadata": order.metadata} if order.metadata else after,
+        destroys=target.content,
+        permit="replace",
+    )
+
+
+def _run(found: Found, wanted: Wanted) -> None:
+    """Install; what says that it is unfinished goes when all else is done and the record is written."""
+    began = time.monotonic()
+    if found.target.uuid:
+        _journal(wanted.records, found.target.uuid).remove()
+    now = targets.observe(wanted.target)
+    if (now.content, now.uuid) != (found.target.content, found.target.uuid):
+        raise CowError(
+            f"What is on {wanted.target} changed meanwhile: {now.content or 'nothing'}. Nothing was changed."
+        )
+    with room.opened() as folder, targets.writable(now) as device:
+        targets.begin(device)
+        install = sprout.install if found.method.name == "sprout" else copied.install
+        written = install(found.seed, wanted.order, device, folder)
+        identity = targets.identity(device)
+        result = {**_result(found, wanted, identity), "bytes": written, "seconds": round(time.monotonic() - began, 3)}
+        _journal(wanted.records, identity).write({"inputs": dict(found.inputs), "result": result})
+        if found.method.name == "copy":
+            copied.finish(wanted.order, device, folder)
+        targets.end(device)
+
+
+def _result(found: Found, wanted: Wanted, identity: str) -> dict[str, Any]:
+    return {
+        "target": str(found.target.path),
+        "filesystem": wanted.order.filesystem,
+        "method": found.method.name,
+        "why": found.method.why,
+        "uuid": identity,
+        "label": wanted.order.label,
+        "root": wanted.order.root,
+        "seed_uuid": found.seed.superblock.uuid,
+    }

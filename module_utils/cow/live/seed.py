@@ -1,0 +1,129 @@
+"""A btrfs seed: a file system that is never written to, and grows new ones (sprouts) on other devices."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from .. import btrfs, lock, loop, names
+from ..btrfs import Subvolume, Superblock
+from ..errors import CowError
+from ..image import workshop
+from ..process import CommandFailed
+
+
+@dataclass(frozen=True)
+class Seed:
+    """A seed and what is in it.
+
+    roots: its top-level subvolumes by name.
+    """
+
+    path: Path
+    superblock: Superblock
+    roots: dict[str, Subvolume]
+
+    def root(self, name: str) -> Subvolume:
+        """Return the root of that name, or refuse."""
+        if name not in self.roots:
+            there = names.shortened(sorted(self.roots)) or "none"
+            raise CowError(f"The seed {self.path} has no root {name}. It has: {there}.")
+        return self.roots[name]
+
+
+def observe(path: Path, room: Path) -> Seed:
+    """Look at the seed in a file or device; it is mounted for reading for a moment in the folder `room`."""
+    found = check(path)
+    with mounted(path, found, room) as (_, point):
+        inside = btrfs.nested(point)
+        roots = {each.path.name: each for each in inside if each.path.parent == point}
+    return Seed(path, found, roots)
+
+
+def check(path: Path) -> Superblock:
+    """Return the superblock of a seed, or say what else is at the path."""
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        raise CowError(f"The seed {path} cannot be looked at: {error.strerror}.") from error
+    if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
+        raise CowError(f"{path} is neither a file nor a block device. Give the image of a seed.")
+    found = btrfs.superblock(path)
+    if found is None:
+        raise CowError(f"{path} is not a btrfs. Give a seed, as live_image builds it.")
+    if not found.seed:
+        raise CowError(
+            f"{path} is a btrfs, but not a seed: it can be written to. Build one with live_image, or set the flag with "
+            f"`btrfstune -S 1` while it is not mounted."
+        )
+    if found.devices != 1:
+        raise CowError(f"The seed {path} has {found.devices} devices. Only a seed of one device can be installed.")
+    if (size := bytes_of(path)) < found.device_bytes:
+        raise CowError(
+            f"The seed {path} is cut short: it has {size} bytes of {found.device_bytes}. Get it again, as a whole."
+        )
+    return found
+
+
+def bytes_of(path: Path) -> int:
+    """Return the size of a file or block device."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.lseek(descriptor, 0, os.SEEK_END)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def mounted(path: Path, found: Superblock, room: Path) -> Iterator[tuple[str, Path]]:
+    """Mount a seed for reading; gives its loop device and the folder. Others who want to do the same wait meanwhile."""
+    with _of_one(found), _mounted(path, room) as both:
+        yield both
+
+
+@contextmanager
+def sprouted(path: Path, found: Superblock, device: str, room: Path) -> Iterator[tuple[str, Path]]:
+    """Mount a seed with a device added to it, for writing.
+
+    The kernel mounts a file system once, from one of the devices that claim to be it. After a device was added it is
+    another file system, and the next one can mount the seed, from a loop device of its own.
+    """
+    with ExitStack() as stack:
+        with _of_one(found):
+            source, point = stack.enter_context(_mounted(path, room))
+            btrfs.add_device(point, device)
+        workshop.tool(["mount", "-o", "remount,rw", source, point])
+        yield source, point
+
+
+@contextmanager
+def _of_one(found: Superblock) -> Iterator[None]:
+    with lock.held(f"btrfs seed {found.uuid}", timeout=600):
+        yield
+
+
+@contextmanager
+def _mounted(path: Path, room: Path) -> Iterator[tuple[str, Path]]:
+    with ExitStack() as stack:
+        source = stack.enter_context(loop.attached(path, readonly=True))
+        options = ("-t", "btrfs", "-o", "ro,noatime,subvolid=5")
+        try:
+            point = stack.enter_context(workshop.mounted(source, room / "seed", *options))
+        except CommandFailed as error:
+            (room / "seed").rmdir()
+            raise CowError(_why_not_mounted(path, error)) from error
+        yield source, point
+
+
+def _why_not_mounted(path: Path, error: CommandFailed) -> str:
+    said = error.finished.stderr.strip().splitlines()[0]
+    if os.strerror(errno.EEXIST) in said or os.strerror(errno.EBUSY) in said:
+        return f"The seed {path}, or a copy of it, is mounted elsewhere on this host. Unmount that, and start again."
+    return (
+        f"The seed {path} is damaged, or this kernel cannot mount it: {said} Get it again, or look at the kernel log."
+    )

@@ -1,0 +1,92 @@
+"""Installs a root by growing a new file system out of the seed, whose compressed extents move as they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .. import btrfs
+from ..btrfs import Btrfs
+from ..errors import CowError
+from ..image import workshop
+from ..process import CommandFailed
+from . import seed as seeds
+from .order import Order
+from .seed import Seed
+from .target import rounded
+
+LEAST = 96 << 20
+"""Bytes: Linux 6.18 hangs for good when a device of 21 MiB is added to a seed."""
+_METADATA = 80 << 20
+"""For the chunks of metadata and system data that a small device is given, and one of data that is not full."""
+_SPARE = 16
+"""A part of the content, for checksums and chunks that do not fill up."""
+
+
+def least_bytes(seed: Seed, metadata: str | None) -> int:
+    """Return the size from which on the seed is sure to fit."""
+    used = seed.superblock.used_bytes
+    doubled = _METADATA if metadata == "dup" else 0
+    return max(LEAST, rounded(used + used // _SPARE + _METADATA + doubled))
+
+
+def install(seed: Seed, order: Order, device: str, room: Path) -> int:
+    """Grow the file system onto a device, and return the bytes that it takes there.
+
+    What else is in the seed is deleted before the seed is removed, so that it does not have to move.
+    """
+    tool = Btrfs(run=workshop.tool)
+    try:
+        with seeds.sprouted(seed.path, seed.superblock, device, room) as (source, point):
+            _keep_only(point, order.root, tool)
+            tool.remove_device(point, source)
+            _make_writable(point / order.root, tool)
+            tool.set_default(point / order.root)
+            tool.set_label(point, order.label)
+            if order.metadata:
+                tool.convert_metadata(point, order.metadata)
+    except CommandFailed as error:
+        raise CowError(_in_words(error, seed)) from error
+    if order.uuid:
+        tool.set_uuid(device, order.uuid)
+    return _used(device)
+
+
+def _keep_only(point: Path, root: str, tool: Btrfs) -> None:
+    own = point / root
+    others = [each for each in btrfs.nested(point) if not each.path.is_relative_to(own)]
+    for each in others:
+        if each.readonly and not each.received_uuid and btrfs.nested(each.path):
+            tool.set_readonly(each.path, readonly=False)
+    for each in others:
+        tool.delete(each.path)
+    if others:
+        tool.await_deletions(point)
+
+
+def _make_writable(path: Path, tool: Btrfs) -> None:
+    """Take a snapshot instead of a read-only root: one that was received is never made writable itself."""
+    found = btrfs.at(path)
+    if found is None or not found.readonly:
+        return
+    draft = path.with_name(f".{path.name}.writable")
+    tool.snapshot(path, draft, readonly=False)
+    tool.delete(path)
+    draft.rename(path)
+
+
+def _used(device: str) -> int:
+    found = btrfs.superblock(Path(device))
+    if found is None or found.seed or found.devices != 1:
+        raise CowError(f"What was grown on {device} is not a btrfs of one device. Look at the kernel log.")
+    return found.used_bytes
+
+
+def _in_words(error: CommandFailed, seed: Seed) -> str:
+    if "Input/output error" in error.finished.stderr:
+        return (
+            f"The seed {seed.path} is damaged, or a device fails: {error.finished.stderr.strip()} Verify the seed with "
+            f"live_image (state: verified). The target is marked as unfinished."
+        )
+    if "No space left" in error.finished.stderr:
+        return "The target is too small: there was no space left on it. It is marked as unfinished. Give a larger one."
+    return f"{error} The target is marked as unfinished."

@@ -1,0 +1,387 @@
+"""seed_install on real seeds and devices: what is on the target afterwards, what is refused, and what a kill leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import struct
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from ansible.module_utils.cow import manifest
+from ansible.module_utils.cow.manifest import Manifest
+
+from tests.support import needs, seeds, waiting
+from tests.support.ansible import ROOT, FourRuns, Result, four_runs, run_module
+from tests.support.seeds import mounted, run
+
+MODULE = "seed_install"
+MARK = b"cowherd: this installation is not finished"
+
+
+@dataclass(frozen=True)
+class Media:
+    """A seed, the digest of its bytes, and what its root `install` has in it."""
+
+    path: Path
+    digest: str
+    content: Manifest
+
+
+@pytest.fixture(scope="module")
+def media(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Media]:
+    needs.root("file systems are mounted")
+    for program in ("mkfs.btrfs", "mkfs.xfs"):
+        needs.program(program)
+    with seeds.memory(tmp_path_factory.mktemp("media")) as folder:
+        path = seeds.make(folder / "media.seed", folder / "point")
+        with mounted(path, folder / "point", "ro,subvol=install") as point:
+            content = manifest.of(point)
+        yield Media(path, digest_of(path), content)
+
+
+@pytest.fixture
+def bench(media: Media, tmp_path: Path) -> Iterator[Bench]:
+    with seeds.memory(tmp_path) as folder:
+        yield Bench(media, folder)
+    assert digest_of(media.path) == media.digest, "the seed was written to"
+
+
+@dataclass(frozen=True)
+class Bench:
+    media: Media
+    folder: Path
+
+    @property
+    def target(self) -> Path:
+        return self.folder / "target.img"
+
+    def args(self, **args: Any) -> dict[str, Any]:
+        given = {"seed": self.media.path, "root": "install", "target": self.target, "records": self.folder / "records"}
+        return {key: str(value) if isinstance(value, Path) else value for key, value in {**given, **args}.items()}
+
+    def run(self, **args: Any) -> Result:
+        result = run_module(MODULE, self.args(**args))
+        assert not result.get("failed"), result["msg"]
+        return result
+
+    def four(self, **args: Any) -> FourRuns:
+        return four_runs(MODULE, self.args(**args), state=self.everything)
+
+    def refused(self, **args: Any) -> str:
+        """The message of a run that writes nothing, the same in check mode."""
+        before = self.everything()
+        in_check, in_run = (run_module(MODULE, self.args(**args), check) for check in (True, False))
+        assert in_run.get("failed"), in_run
+        assert in_check["msg"] == in_run["msg"]
+        assert self.everything() == before
+        return str(in_run["msg"])
+
+    def everything(self) -> list[tuple[str, str]]:
+        files = (path for path in (*self.folder.iterdir(), *self.folder.glob("records/*")) if path.is_file())
+        return [(str(path), digest_of(path)) for path in sorted(files)]
+
+    def assert_installed(self, target: Path | None = None) -> None:
+        """All that the root has is on the target, and nothing else."""
+        with mounted(target or self.target, self.folder / "shown") as point:
+            found = manifest.of(point)
+        assert manifest.differences(without_lost_found(found), self.media.content) == []
+
+    def make_target(self, size: int = 400 << 20) -> Path:
+        with self.target.open("wb") as file:
+            file.truncate(size)
+        return self.target
+
+
+def without_lost_found(found: Manifest) -> Manifest:
+    kept = tuple(entry for entry in found.tree.entries if entry.path != b"lost+found")
+    return Manifest(type(found.tree)(**{**vars(found.tree), "entries": kept}), found.contents)
+
+
+def digest_of(path: Path) -> str:
+    digest = sha256()
+    with path.open("rb") as file:
+        for _, piece in manifest.data(file.fileno()):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def identity(path: Path | str) -> dict[str, str]:
+    said = run("blkid", "-p", "-o", "export", path)
+    return dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
+
+
+@contextmanager
+def loop_device(path: Path) -> Iterator[str]:
+    device = run("losetup", "--find", "--show", path).strip()
+    try:
+        yield device
+    finally:
+        run("losetup", "--detach", device)
+        waiting.until(lambda: not run("losetup", "--associated", path))
+
+
+def test_sprout_into_a_new_file(bench: Bench) -> None:
+    runs = bench.four(size="300MiB")
+    installed = runs.do["installed"]
+    assert (installed["method"], installed["filesystem"], installed["label"]) == ("sprout", "btrfs", "install")
+    assert installed["bytes"] > 20 << 20
+    assert installed["seconds"] > 0
+    assert runs.again["installed"] == installed
+    assert runs.check["installed"] is None
+    there = identity(bench.target)
+    assert (there["TYPE"], there["UUID"], there["LABEL"]) == ("btrfs", installed["uuid"], "install")
+    assert installed["uuid"] != identity(bench.media.path)["UUID"]
+    assert bench.target.stat().st_mode & 0o777 == 0o600
+    bench.assert_installed()
+    run("btrfs", "check", "--readonly", bench.target)
+    with mounted(bench.target, bench.folder / "shown", "ro,subvolid=5") as point:
+        assert [path.name for path in point.iterdir()] == ["install"]
+        usage = run("btrfs", "filesystem", "usage", "--raw", point)
+    assert re.search(rf"Device size:\s+{300 << 20}\n", usage)
+    assert re.search(r"Device missing:\s+0\n", usage)
+    with bench.target.open("rb") as file:
+        assert not any(file.read(4096))
+
+
+def test_sprout_onto_a_device_with_every_wish(bench: Bench) -> None:
+    wished = str(uuid4())
+    bench.make_target()
+    with loop_device(bench.target) as device:
+        (bench.folder / "by-id").symlink_to(device)
+        args = {"target": bench.folder / "by-id", "uuid": wished, "label": "Box-1", "metadata": "dup"}
+        runs = bench.four(**args)
+        assert runs.do["installed"]["target"] == device
+        assert "other" in bench.refused(**args, root="other")
+        assert "has this root already" in bench.refused(**{**args, "uuid": str(uuid4())})
+    assert identity(bench.target)["UUID"] == wished
+    assert identity(bench.target)["LABEL"] == "Box-1"
+    with mounted(bench.target, bench.folder / "shown", "ro,subvolid=5") as point:
+        profiles = run("btrfs", "filesystem", "df", point)
+    assert "Metadata, DUP" in profiles
+    assert "System, DUP" in profiles
+    assert "Metadata, single" not in profiles
+    bench.assert_installed()
+
+
+@pytest.mark.parametrize("filesystem", ["ext4", "xfs"])
+def test_other_file_systems(bench: Bench, filesystem: str) -> None:
+    runs = bench.four(filesystem=filesystem, size="500MiB", label="root")
+    assert runs.do["installed"]["method"] == "copy"
+    assert filesystem in runs.do["installed"]["why"]
+    assert runs.do["installed"]["bytes"] > 30 << 20
+    there = identity(bench.target)
+    assert (there["TYPE"], there["LABEL"], there["UUID"]) == (filesystem, "root", runs.do["installed"]["uuid"])
+    bench.assert_installed()
+
+
+def test_btrfs_by_copy_where_the_seed_has_other_checksums(bench: Bench) -> None:
+    wishes = {"checksum": "sha256", "node_size": 32768, "metadata": "single"}
+    assert "sha256 is wanted" in bench.refused(**wishes, method="sprout", size="400MiB")
+    runs = bench.four(**wishes, size="400MiB")
+    assert runs.do["installed"]["method"] == "copy"
+    assert "for ever" in runs.do["installed"]["why"]
+    dumped = run("btrfs", "inspect-internal", "dump-super", bench.target)
+    assert "(sha256)" in dumped
+    assert "nodesize\t\t32768" in dumped
+    bench.assert_installed()
+
+
+def test_wishes_that_the_seed_fulfils_still_sprout(bench: Bench) -> None:
+    result = bench.run(checksum="xxhash64", node_size=16384, size="300MiB")
+    assert result["installed"]["method"] == "sprout"
+
+
+def test_read_only_root_becomes_writable(bench: Bench) -> None:
+    assert bench.run(root="fixed", size="300MiB")["installed"]["label"] == "fixed"
+    bench.assert_installed()
+    with mounted(bench.target, bench.folder / "shown", "rw") as point:
+        (point / "new").touch()
+    with mounted(bench.target, bench.folder / "shown", "ro,subvolid=5") as point:
+        assert [path.name for path in point.iterdir()] == ["fixed"]
+
+
+def test_two_at_a_time_from_one_seed(bench: Bench) -> None:
+    targets = [bench.folder / f"{number}.img" for number in range(2)]
+    with ThreadPoolExecutor() as pool:
+        results = list(pool.map(lambda target: bench.run(target=target, size="300MiB"), targets))
+    assert [result.get("msg") for result in results] == [None, None]
+    assert results[0]["installed"]["uuid"] != results[1]["installed"]["uuid"]
+    for target in targets:
+        bench.assert_installed(target)
+
+
+def test_what_was_written_since_stays(bench: Bench) -> None:
+    bench.run(size="300MiB")
+    with mounted(bench.target, bench.folder / "shown", "rw") as point:
+        (point / "precious").write_text("written later")
+    assert not bench.run(size="300MiB")["changed"]
+    message = bench.refused(label="other")
+    assert "labelled 'install'" in message
+    with mounted(bench.target, bench.folder / "shown") as point:
+        assert (point / "precious").read_text() == "written later"
+
+
+def test_destroys_only_what_is_named(bench: Bench) -> None:
+    run("mkfs.ext4", "-q", "-L", "precious", bench.make_target())
+    there = identity(bench.target)["UUID"]
+    for replace in (None, str(uuid4()), "precious"):
+        message = bench.refused(**({"replace": replace} if replace else {}))
+        assert f"ext4 {there} labelled 'precious'" in message
+        assert f"set `replace` to {there} or ext4" in message
+    runs = bench.four(replace=there)
+    assert runs.do["diff"][0]["before"] == f"content: ext4 {there} labelled 'precious'\n"
+    bench.assert_installed()
+    # What is named next must be what is there now.
+    assert "has something on it" in bench.refused(replace=there, label="other")
+    bench.run(replace="btrfs", label="other")
+    assert identity(bench.target)["LABEL"] == "other"
+
+
+@pytest.mark.parametrize("place", [100, 700_000, 300 << 20])
+def test_data_that_nothing_recognises(bench: Bench, place: int) -> None:
+    with bench.make_target().open("r+b") as file:
+        file.seek(place)
+        file.write(b"my keys")
+    message = bench.refused()
+    assert "data that no tool recognises" in message
+    assert "`replace` to data" in message
+    assert bench.run(replace="data")["changed"]
+
+
+def test_partition_table(bench: Bench) -> None:
+    entry = struct.pack("<8B2I", 0, 0, 0, 0, 0x83, 0, 0, 0, 2048, 200_000)
+    with bench.make_target().open("r+b") as file:
+        file.write((struct.pack("<440xI2x", 0x1234ABCD) + entry).ljust(510, b"\0") + b"\x55\xaa")
+    assert "dos 1234abcd" in bench.refused(replace="gpt")
+    bench.run(replace="1234abcd")
+    bench.assert_installed()
+
+
+def test_targets_in_use(bench: Bench) -> None:
+    run("mkfs.ext4", "-q", bench.make_target())
+    with loop_device(bench.target) as device:
+        assert f"in use by {device}" in bench.refused(replace="ext4")
+    with mounted(bench.target, bench.folder / "shown", "rw"):
+        (device,) = [line.split(":")[0] for line in run("losetup", "--associated", bench.target).splitlines()]
+        assert "mounted on" in bench.refused(target=device, replace="ext4")
+
+
+def test_too_small_in_figures(bench: Bench) -> None:
+    bench.make_target(20 << 20)
+    message = bench.refused()
+    assert f"{20 << 20} bytes" in message
+    (least,) = [int(word) for word in message.split() if word.isdigit() and int(word) > 96 << 20]
+    assert f"needs {least} bytes" in message
+    bench.target.unlink()
+    bench.four(size=str(least))
+    bench.assert_installed()
+
+
+def test_too_small_to_copy_to(bench: Bench) -> None:
+    message = bench.refused(filesystem="ext4", size="30MiB")
+    (least,) = [int(word) for word in message.split() if word.isdigit() and int(word) > 31 << 20]
+    bench.run(filesystem="ext4", size=str(least))
+    bench.assert_installed()
+
+
+def test_sources_that_are_no_seed(bench: Bench) -> None:
+    size = {"size": "300MiB"}
+    assert "is not a btrfs" in bench.refused(seed=__file__, **size)
+    assert "cannot be looked at" in bench.refused(seed=bench.folder / "nothing", **size)
+    plain = bench.folder / "plain"
+    with plain.open("wb") as file:
+        file.truncate(200 << 20)
+    run("mkfs.btrfs", "--quiet", plain)
+    assert "not a seed" in bench.refused(seed=plain, **size)
+    short = bench.folder / "short"
+    short.write_bytes(bench.media.path.read_bytes()[:-4096])
+    assert "cut short" in bench.refused(seed=short, **size)
+    assert "It has: fixed, install, live" in bench.refused(root="nothing", **size)
+    assert "Set `size`" in bench.refused()
+    assert "no device" in bench.refused(target="/dev/cowherd-none")
+
+
+def test_target_that_is_the_seed(bench: Bench) -> None:
+    assert "is the seed itself" in bench.refused(target=bench.media.path, replace="btrfs")
+    (bench.folder / "copy").write_bytes(bench.media.path.read_bytes())
+    assert "a copy of the seed" in bench.refused(target=bench.folder / "copy", replace="btrfs")
+
+
+def test_seed_that_is_mounted(bench: Bench) -> None:
+    with mounted(bench.media.path, bench.folder / "shown"):
+        assert "is mounted elsewhere" in bench.refused(size="300MiB")
+
+
+def test_damaged_seed(bench: Bench) -> None:
+    """Found while it moves: the target says that it is unfinished, and a good seed completes it."""
+    damaged = bench.folder / "damaged"
+    content = bytearray(bench.media.path.read_bytes())
+    with mounted(bench.media.path, bench.folder / "shown", "ro,subvol=install") as point:
+        wanted = (point / "random").read_bytes()[8 << 20 : (8 << 20) + 4096]
+    content[content.index(wanted) + 7] ^= 1
+    damaged.write_bytes(content)
+    result = run_module(MODULE, bench.args(seed=damaged, size="300MiB"))
+    assert "is damaged" in result["msg"]
+    assert bench.target.read_bytes()[: len(MARK)] == MARK
+    assert "unfinished" in bench.run()["steps"][0]
+    bench.assert_installed()
+
+
+def marked(target: Path) -> bool:
+    return target.exists() and target.open("rb").read(len(MARK)) == MARK
+
+
+def grown(target: Path) -> bool:
+    return marked(target) and identity_or_none(target).get("TYPE") == "btrfs"
+
+
+def being_filled(target: Path) -> bool:
+    return identity_or_none(target).get("LABEL") == "cowherd-part"
+
+
+def identity_or_none(target: Path) -> dict[str, str]:
+    command = ["blkid", "-p", "-o", "export", target]
+    said = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    return dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
+
+
+@pytest.mark.parametrize(
+    ("filesystem", "moment", "number"),
+    [
+        ("btrfs", marked, signal.SIGKILL),
+        ("btrfs", grown, signal.SIGKILL),
+        ("btrfs", grown, signal.SIGTERM),
+        ("ext4", being_filled, signal.SIGKILL),
+        ("xfs", being_filled, signal.SIGTERM),
+    ],
+)
+def test_killed_in_the_middle(
+    bench: Bench, filesystem: str, moment: Callable[[Path], bool], number: signal.Signals
+) -> None:
+    args = bench.args(filesystem=filesystem, size="500MiB")
+    program = [sys.executable, "-P", ROOT / "tests/support/module_main.py", ROOT / f"library/{MODULE}.py"]
+    with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin
+        process.stdin.write(json.dumps(args))
+        process.stdin.close()
+        while process.poll() is None and not moment(bench.target):
+            pass
+        assert process.poll() is None, "it ended before it could be killed"
+        os.kill(process.pid, number)
+    waiting.until(lambda: not run("losetup", "--associated", bench.target))
+    assert moment(bench.target)
+    (title,) = bench.run(filesystem=filesystem)["steps"]
+    assert title.endswith("where an unfinished installation is")
+    bench.assert_installed()
