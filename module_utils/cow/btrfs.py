@@ -16,7 +16,6 @@ import re
 import stat
 import struct
 import time
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
