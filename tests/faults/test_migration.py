@@ -51,6 +51,7 @@ def go(daemon: Incusd, cut: Cut | None = None, **options: Any) -> Ended:
 
 def require_one_of_each(daemon: Incusd, before: dict[str, Any]) -> None:
     """No two instances have one uuid or MAC address, at most one runs that was c1, and the source has all its files."""
+    until(lambda: not (daemon.api("GET", "/1.0/operations") or {}).get("running"))
     every = daemon.api("GET", "/1.0/instances?recursion=1")
     for key in ("volatile.uuid", "volatile.eth0.hwaddr"):
         values = [one["config"][key] for one in every if key in one["config"]]

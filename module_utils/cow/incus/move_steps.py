@@ -121,12 +121,13 @@ class Mover:
             self._dress(self._the_copy(), self.move.original)
             self._rename(self._the_source(), self.move.kept)
             self._rename(self._the_copy(), self.move.key)
-            self._give_identity(self._the_copy())
+            self._give_identity(self._the_copy(), asleep=True)
             self._note(phase=moves.STARTING)
 
     def start(self) -> None:
         """Start the copy where the source ran, and look whether it is well. What fails puts the source back."""
         with self._put_back_when_failing():
+            self._give_identity(self._the_copy())
             downtime = 0.0
             if self.move.was_running:
                 self._start(self._the_copy())
@@ -329,26 +330,31 @@ class Mover:
         roots = [options for body in bodies for options in body["devices"].values() if profiles.is_root(options)]
         return str(roots[-1]["pool"]) if roots else ""
 
-    def _give_identity(self, found: Instance | None) -> None:
+    def _give_identity(self, found: Instance | None, *, asleep: bool = False) -> None:
         """Give an instance the source's whole configuration, once it has the name: renaming makes it a new one.
 
         MAC addresses come before the last change of the NICs, upon which the server tells its DHCP and DNS of them, and
-        the instance-id of cloud-init, which the server renews then, comes after it.
+        the instance-id of cloud-init, which the server renews then, comes after it. With `asleep` a daemon that is
+        started does not start the instance: the journal does not say yet that it may run.
         """
         if found is None:
             raise CowError(f"{self.move.key} was removed or renamed by somebody.")
         devices = self._devices(found, self.move.original)
-        now = self._configured(found)
+        now = self._configured(found, asleep)
         if now.devices != devices:
             instances.replace(self.server, now, devices=devices)
-            now = self._configured(self._require(found.key))
-        wanted = _identity(self.move.original["config"], now)
+            now = self._configured(self._require(found.key), asleep)
+        wanted = self._config(now, asleep)
         changed = sorted(key for key in {*wanted, *now.config} if wanted.get(key) != now.config.get(key))
         if changed:
             raise CowError(f"The server changed {', '.join(changed)} of {found.key} by itself.")
 
-    def _configured(self, found: Instance) -> Instance:
+    def _config(self, found: Instance, asleep: bool) -> dict[str, str]:
         wanted = _identity(self.move.original["config"], found)
+        return {**wanted, AUTOSTART: "false"} if asleep else wanted
+
+    def _configured(self, found: Instance, asleep: bool) -> Instance:
+        wanted = self._config(found, asleep)
         if found.config == wanted:
             return found
         instances.replace(self.server, found, config=wanted)

@@ -53,7 +53,8 @@ class Aside:
     """An instance that a move has put aside, and how it was then.
 
     since: seconds since 1970. last_used: when it was started last. fingerprints: those of its trees, by the name of the
-    snapshot, "" for the root. compared: whether it was found equal to what is in its place.
+    snapshot, "" for the root. compared: whether it was found equal to what is in its place. going: whether its removal
+    has begun.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Aside:
     last_used: str
     fingerprints: Mapping[str, str]
     compared: bool
+    going: bool = False
 
 
 @dataclass(frozen=True)
@@ -202,6 +204,11 @@ def describe(move: Move | None) -> dict[str, Any] | None:
 def as_text(seconds: float) -> str:
     """Write a time in UTC (ISO 8601), "" for none."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if seconds else ""
+
+
+def with_aside_going(move: Move, name: str) -> Move:
+    """Return the move with one of those that it put aside noted as being removed."""
+    return replace(move, asides=tuple(replace(each, going=each.going or each.name == name) for each in move.asides))
 
 
 def without_aside(move: Move, name: str) -> Move:

@@ -356,6 +356,8 @@ def _touched(server: Server, found: Found, move: Move, aside: Aside) -> list[str
     """Say what somebody did to an instance that was set aside."""
     key = Key(move.project, aside.name)
     known = found.host.instances.get(key)
+    if aside.going and (known is None or known.uuid == aside.uuid):
+        return []  # nobody had touched it when its removal began, which was cut off
     if known is None or known.uuid != aside.uuid:
         is_what = "is gone" if known is None else f"is another instance now (uuid {known.uuid})"
         return [f"{key}, which the move of {move.key} has set aside, {is_what}. Nothing is changed."]
@@ -380,6 +382,7 @@ def _remove(server: Server, pool: Pool, move: Move, aside: Aside) -> None:
     if there is not None:
         if there.uuid != aside.uuid or there.status != instances.STOPPED:
             raise CowError(f"{key} was replaced or started by somebody right now. It stays.")
+        moves.write(server, moves.with_aside_going(moves.read_all(server).get(move.uuid, move), aside.name))
         move_trees.let_go(Volumes(server, pool, key), tuple(snapshot.name for snapshot in there.snapshots))
         instances.delete(server, key)
     now = moves.read_all(server).get(move.uuid, move)
