@@ -91,6 +91,10 @@ class Mover:
         if not self._is_copied(found):
             self.copy()
             found = self._source_in_place()
+        with self._noticing_that_it_was_taken_away():
+            self._fill(found)
+
+    def _fill(self, found: Instance) -> None:
         source, target = self._volumes()
         move_trees.discard_draft(target, self.tool)
         told = _Told(self.progress, "comparing while it runs", 2 * self._total(found))
@@ -106,6 +110,15 @@ class Mover:
             snapshot_digests=move_trees.digests(compared),
             bytes=move_trees.total_bytes(first, *compared.values()),
         )
+
+    @contextlib.contextmanager
+    def _noticing_that_it_was_taken_away(self) -> Iterator[None]:
+        """Say so when somebody has renamed or removed the source, and not what came of it."""
+        try:
+            yield
+        except CowError:
+            self._source_in_place()
+            raise
 
     def stop_and_compare(self) -> None:
         """Stop the source, bring the copy up to date, and compare both. What fails leaves the source running again."""
