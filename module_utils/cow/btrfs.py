@@ -228,6 +228,8 @@ class Btrfs:
 
     def await_deletions(self, mounted: Path) -> None:
         """Wait until the space of all deleted subvolumes is given back."""
+        # The cleaner wakes up with a commit, which else comes every 30 seconds.
+        self.run(["btrfs", "filesystem", "sync", "--", str(mounted)])
         self.run(["btrfs", "subvolume", "sync", "--", str(mounted)])
 
     def remove_device(self, mounted: Path, device: str) -> None:
