@@ -380,6 +380,7 @@ def test_instances_that_are_not_moved(host: Incusd) -> None:
     assert "security.protection.delete" in said()
     host.run("config", "unset", "c1", "security.protection.delete")
     host.run("storage", "volume", "create", "slow", "data")
+    host.run("stop", "--force", "c1")
     host.run("config", "device", "add", "c1", "data", "disk", "pool=slow", "source=data", "path=/data")
     assert "c1 has further disks on pool slow (data)" in said()
     move(host, allow_other_disks=True)

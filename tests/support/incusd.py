@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from . import leftovers, rest
+from . import leftovers, rest, waiting
 
 PROGRAM = Path("/usr/libexec/incus/incusd")
 ADMINISTRATORS = "incus-admin"
@@ -177,6 +177,7 @@ class Incusd:
             self._delete_profile(profile)
         for network in self._all("networks"):
             if network["managed"]:
+                _await_no_ports(network["name"])
                 self.api("DELETE", _in_project(f"/1.0/networks/{quote(network['name'])}", network))
         for pool in self._all("storage-pools"):
             self.api("DELETE", f"/1.0/storage-pools/{quote(pool['name'])}")
@@ -245,6 +246,11 @@ def _group() -> list[str]:
     except KeyError:
         return []
     return ["--group", ADMINISTRATORS]
+
+
+def _await_no_ports(bridge: str) -> None:
+    """The kernel takes the links of containers away some time after these ended, and Incus trips over that."""
+    waiting.until(lambda: not any(Path("/sys/class/net", bridge, "brif").glob("*")))
 
 
 def _in_project(path: str, thing: dict[str, Any]) -> str:
