@@ -193,7 +193,7 @@ def test_moved_verified_put_back_moved_again_and_cleaned_up(daemon: Incusd, vari
 @pytest.mark.usefixtures("at_first")
 def test_profiles_go_with_it_and_back_where_the_protected_are_pinned(daemon: Incusd, variables: dict[str, Any]) -> None:
     confirmed = {**variables, "pool_migration_confirm": HOST}
-    started = pids(daemon)
+    started, devices = pids(daemon), migration.record(daemon, "c1")["devices"]
     run = play("migrate", confirmed, pool_migration_pin_protected=True).succeeded()
     assert daemon.api("GET", "/1.0/profiles/default")["devices"]["root"]["pool"] == "fast"
     for name in PROTECTED:
@@ -202,7 +202,7 @@ def test_profiles_go_with_it_and_back_where_the_protected_are_pinned(daemon: Inc
     assert pids(daemon) == started
     play("rollback", confirmed).succeeded()
     assert daemon.api("GET", "/1.0/profiles/default")["devices"]["root"]["pool"] == "slow"
-    assert (pool_of(daemon, "c1"), migration.record(daemon, "c1")["devices"]) == ("slow", {})
+    assert (pool_of(daemon, "c1"), migration.record(daemon, "c1")["devices"]) == ("slow", devices)
 
 
 @pytest.mark.usefixtures("at_first")
