@@ -11,6 +11,7 @@ from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
 _CLONE_NEWNS = 0x20000
+_MS_REC, _MS_SLAVE = 0x4000, 0x80000
 _FALLOC_FL_KEEP_SIZE, _FALLOC_FL_PUNCH_HOLE = 1, 2
 
 
@@ -43,6 +44,7 @@ def die_with_parent(parent: int) -> None:
 def own_mounts() -> Iterator[None]:
     """Have mounts of the block seen by this process and its children alone, and gone when they end (unshare(2)).
 
+    What is unmounted elsewhere meanwhile is unmounted here too, so that no file system is kept busy.
     For a process with one thread, besides those that are started in the block and end in it.
     """
     before = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
@@ -50,6 +52,7 @@ def own_mounts() -> Iterator[None]:
         folder = Path.cwd()
         _checked(_libc().unshare(_CLONE_NEWNS))
         try:
+            _checked(_libc().mount(None, b"/", None, _MS_REC | _MS_SLAVE, None))
             yield
         finally:
             _checked(_libc().setns(before, _CLONE_NEWNS))

@@ -7,7 +7,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -39,10 +40,14 @@ _LINES_OF_FAILURE = 200
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for: arguments for pytest, and whether this is CI, where a skip is expected or a failure."""
+    """What was asked for: arguments for pytest, and whether this is CI, where a skip is expected or a failure.
+
+    label: what each line of output begins with, when that of other tiers comes between; empty when none does.
+    """
 
     pytest: tuple[str, ...]
     in_ci: bool
+    label: str = ""
 
 
 @dataclass(frozen=True)
@@ -50,11 +55,13 @@ class Tier:
     """Checks that are run, timed and counted together.
 
     selective: made of pytest's tests only, so that -k applies to it.
+    in_machines: its work is done in virtual machines, so that it runs beside the tiers that work on this one.
     """
 
     name: str
     check: Callable[[Request], Result]
     selective: bool = True
+    in_machines: bool = False
 
 
 @dataclass(frozen=True)
@@ -77,7 +84,7 @@ def run(options: argparse.Namespace) -> int:
     selection = ("-k", options.k) if options.k else ()
     request = Request(pytest=(*selection, *options.passed_on), in_ci=os.environ.get("CI") == "true")
     machine.install_packages()
-    outcomes = [_timed(tier, request) for tier in TIERS if tier.name in wanted]
+    outcomes = _in_lanes([tier for tier in TIERS if tier.name in wanted], request)
     if request.in_ci:
         expected = _EXPECTED_SKIPS.read_text().splitlines()
         outcomes = [Outcome(each.tier, each.result.strict(expected), each.seconds) for each in outcomes]
@@ -85,10 +92,19 @@ def run(options: argparse.Namespace) -> int:
     return int(any(outcome.result.failures for outcome in outcomes))
 
 
-def _timed(tier: Tier, request: Request) -> Outcome:
+def _in_lanes(tiers: Sequence[Tier], request: Request) -> list[Outcome]:
+    """Run the tiers in their order, with those in virtual machines beside the others."""
+    lanes = [[tier for tier in tiers if tier.in_machines is in_machines] for in_machines in (False, True)]
+    several = all(lanes)
+    with ThreadPoolExecutor(max_workers=len(lanes)) as pool:
+        done = pool.map(lambda lane: [_timed(tier, request, several) for tier in lane], lanes)
+        return [outcome for lane in done for outcome in lane]
+
+
+def _timed(tier: Tier, request: Request, labelled: bool) -> Outcome:
     say(f"tier {tier.name}")
     began = time.monotonic()
-    result = tier.check(request)
+    result = tier.check(replace(request, label=tier.name if labelled else ""))
     return Outcome(tier.name, result, time.monotonic() - began)
 
 
@@ -124,9 +140,9 @@ def _tests_of(folder: str, request: Request, python: Path) -> Result:
         return Result()
     with TemporaryDirectory(prefix="cowherd-") as scratch:
         report = Path(scratch, "report.xml")
-        pytest = [str(python), "-m", "pytest", "--quiet", f"--junitxml={report}", folder, *request.pytest]
-        finished = subprocess.run(pytest, cwd=ROOT, env=_environment(), stdin=subprocess.DEVNULL, check=False)
-        return of_pytest(report, finished.returncode)
+        slowest = ["--durations=15"] if request.in_ci else []
+        pytest = [str(python), "-m", "pytest", "--quiet", f"--junitxml={report}", *slowest, folder, *request.pytest]
+        return of_pytest(report, _followed(pytest, _environment(), request.label))
 
 
 def _molecule(request: Request) -> Result:
@@ -140,12 +156,27 @@ def _scenario(name: str, request: Request) -> Result:
         report = Path(scratch, "report.xml")
         variables = _environment(PYTEST_ADDOPTS=f"--junitxml={report}")
         molecule = ["molecule", "test", "--scenario-name", name]
-        status = _captured(molecule, variables) if request.in_ci else _followed(molecule, variables)
+        status = _captured(molecule, variables) if request.in_ci else _followed(molecule, variables, request.label)
         return of_pytest(report, 0) + (Result(failures=(f"molecule {name}",)) if status else Result(passed=1))
 
 
-def _followed(argv: Sequence[str], variables: Mapping[str, str]) -> int:
-    return subprocess.run(argv, cwd=ROOT, env=variables, stdin=subprocess.DEVNULL, check=False).returncode
+def _followed(argv: Sequence[str], variables: Mapping[str, str], label: str) -> int:
+    """Run a command whose output is shown as it comes, each line behind the label when there is one."""
+    if not label:
+        return subprocess.run(argv, cwd=ROOT, env=variables, stdin=subprocess.DEVNULL, check=False).returncode
+    with subprocess.Popen(
+        argv,
+        cwd=ROOT,
+        env=variables,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
+    ) as process:
+        for line in process.stdout or ():
+            print(f"{label}: {line}", end="", flush=True)
+    return process.returncode
 
 
 def _captured(argv: Sequence[str], variables: Mapping[str, str]) -> int:
@@ -195,6 +226,7 @@ TIERS = (
     Tier("unit-newer-python", _unit_on_newer_python),
     Tier("integration", _pytest("tests/integration")),
     Tier("faults", _pytest("tests/faults")),
-    Tier("molecule", _molecule, selective=False),
+    Tier("machines", _pytest("tests/machines"), in_machines=True),
+    Tier("molecule", _molecule, selective=False, in_machines=True),
 )
 """In the order in which they run: what is quick and finds most comes first."""

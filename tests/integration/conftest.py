@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ansible.module_utils.cow import kernel
 
 from tests.support import images, leftovers, needs
 from tests.support.incusd import Incusd, running
@@ -13,7 +15,17 @@ from tests.support.loops import btrfs
 
 
 @pytest.fixture(scope="session", autouse=True)
-def nothing_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def mounts_of_this_session() -> Iterator[None]:
+    """What is mounted here is seen by no namespace of another session, which would keep the device behind it busy."""
+    if os.geteuid() != 0:
+        yield
+        return
+    with kernel.own_mounts():
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_left(mounts_of_this_session: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:  # noqa: ARG001
     """Fails when a process, mount or device stays. Set up before, so taken down after, all other session fixtures."""
     leftovers.sweep_dead_sessions()
     yield

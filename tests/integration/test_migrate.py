@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
+import io
 import json
 import os
-import pty
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pexpect
 import pytest
 from ansible.module_utils.cow.manifest import Manifest
 
 from tests.support import images, incus_runs, migration, needs
 from tests.support.ansible import ROOT, PlaybookRun, run_playbook
 from tests.support.incusd import Incusd, running
+from tests.support.waiting import until
 
 HOST = "localhost"
 PROTECTED = ("mary", "naira", "stanley")
@@ -254,7 +253,7 @@ def test_the_front_end_shows_the_plan_asks_and_shows_the_result(
     given = tmp_path / "variables.json"
     given.write_text(json.dumps(variables))
     cowherd = [sys.executable, "-m", "cowherd", "migrate", "-i", INVENTORY, "--", "--extra-vars", f"@{given}"]
-    status, shown = on_terminal(cowherd, {"press enter: ": HOST})
+    status, shown = on_terminal(cowherd, "press enter: ", HOST)
     assert status == 0, shown
     plan, _, result = shown.partition("press enter: ")
     assert "1 of 4 instances would move from pool slow to fast" in plan
@@ -272,26 +271,29 @@ def test_plain_ansible_asks_at_a_terminal_and_takes_enter_for_no(
     before = incus_runs.state(daemon)
     playbook = Path(sys.executable).with_name("ansible-playbook")
     argv = [str(playbook), "-i", INVENTORY, "--extra-vars", f"@{given}", "playbooks/migrate.yml"]
-    status, shown = on_terminal(argv, {"press enter": ""})
+    status, shown = on_terminal(argv, "press enter", "")
     assert status == 0, shown
     assert "Nothing was changed. To carry this out" in shown
     assert incus_runs.state(daemon) == before
 
 
-def on_terminal(argv: list[str], answers: dict[str, str]) -> tuple[int, str]:
-    """Run a program on a terminal and type each answer once its question is there; return its status and output."""
-    terminal, its_end = pty.openpty()
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "TERM": "xterm", "COLUMNS": "200", "LINES": "50"}
-    on_its_own = ["setsid", "--ctty", "--wait", *argv]
-    with subprocess.Popen(
-        on_its_own, stdin=its_end, stdout=its_end, stderr=its_end, cwd=ROOT, env=environment
-    ) as program:
-        os.close(its_end)
-        shown, waiting, deadline = b"", dict(answers), time.monotonic() + ANSWERED_WITHIN
-        with contextlib.suppress(OSError):  # how Linux says that the other end was closed
-            while (read := os.read(terminal, 65536)) and time.monotonic() < deadline:
-                shown += read
-                for question in [each for each in waiting if each.encode() in shown]:
-                    os.write(terminal, f"{waiting.pop(question)}\n".encode())
-    os.close(terminal)
-    return program.returncode, shown.decode(errors="replace")
+def on_terminal(argv: list[str], question: str, answer: str) -> tuple[int | None, str]:
+    """Run a program on a terminal, answer its question, and return its status and output.
+
+    The answer is typed again until the program ends: it may discard what was typed before it reads.
+    """
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "TERM": "xterm"}
+    shown = io.StringIO()
+    program = pexpect.spawn(
+        argv[0], argv[1:], cwd=ROOT, env=environment, dimensions=(50, 200), echo=False, encoding="utf-8"
+    )
+    program.logfile_read = shown
+    program.expect_exact(question, timeout=ANSWERED_WITHIN)
+    until(lambda: _ends_after(program, answer), within=ANSWERED_WITHIN)
+    program.close()
+    return program.exitstatus, shown.getvalue()
+
+
+def _ends_after(program: pexpect.spawn, answer: str) -> bool:
+    program.sendline(answer)
+    return program.expect([pexpect.TIMEOUT, pexpect.EOF], timeout=5) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -85,10 +86,11 @@ def test_a_tier_that_is_not_there_is_refused(capsys: pytest.CaptureFixture[str])
     assert "no such tier: moon" in capsys.readouterr().err
 
 
-def test_a_run_ends_with_the_sum_of_its_tiers() -> None:
-    """Run by the suite in a process of its own: a test of this module, which the two tiers of unit tests have."""
+@pytest.mark.parametrize(("tiers", "label"), [("unit,faults", ""), ("unit,machines", "unit: ")])
+def test_a_run_ends_with_the_sum_of_its_tiers(tiers: str, label: str) -> None:
+    """Run by the suite in a process of its own: a test of this module. Lines of tiers that run together are labelled."""
     finished = subprocess.run(
-        [sys.executable, "-m", "cowherd", "test", "--tier", "unit,faults", "-k", "test_no_test_selected_is_none"],
+        [sys.executable, "-m", "cowherd", "test", "--tier", tiers, "-k", "test_no_test_selected_is_none"],
         env={**os.environ, "PYTHONPATH": str(environment.ROOT / "src")},
         capture_output=True,
         text=True,
@@ -96,3 +98,4 @@ def test_a_run_ends_with_the_sum_of_its_tiers() -> None:
     )
     assert finished.returncode == 0, finished.stderr
     assert finished.stdout.splitlines()[-1] == "1 passed, 0 failed, 0 skipped"
+    assert re.search(rf"^{label}1 passed, \d+ deselected", finished.stdout, re.MULTILINE)

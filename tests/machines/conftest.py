@@ -1,0 +1,7 @@
+"""The watch of the integration tests that nothing stays, for tests of which each works in a virtual machine."""
+
+from __future__ import annotations
+
+from tests.integration.conftest import mounts_of_this_session, nothing_left
+
+__all__ = ["mounts_of_this_session", "nothing_left"]
