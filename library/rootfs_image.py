@@ -454,25 +454,14 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.cow import lock
-from ansible.module_utils.cow.image import images
+from ansible.module_utils.cow.image import images, purge, sources
 from ansible.module_utils.cow.plan import converge, explained
 
 ARGUMENTS: dict[str, Any] = {
     "path": {"type": "path", "required": True},
     "state": {"type": "str", "choices": ["present", "verified", "absent"], "default": "present"},
     "src": {"type": "path"},
-    "incus": {
-        "type": "dict",
-        "options": {
-            "image": {"type": "str"},
-            "instance": {"type": "str"},
-            "snapshot": {"type": "str"},
-            "project": {"type": "str", "default": "default"},
-            "socket": {"type": "path", "default": "/var/lib/incus/unix.socket"},
-        },
-        "mutually_exclusive": [("image", "instance"), ("image", "snapshot")],
-        "required_one_of": [("image", "instance")],
-    },
+    "incus": sources.INCUS_ARGUMENTS,
     "format": {"type": "str", "choices": ["ext4", "squashfs", "erofs"]},
     "label": {"type": "str"},
     "size": {"type": "str", "default": "minimum"},
@@ -484,25 +473,7 @@ ARGUMENTS: dict[str, Any] = {
     "preset": {"type": "str", "choices": ["fast", "balanced", "small"], "default": "balanced"},
     "compressor": {"type": "str"},
     "level": {"type": "int"},
-    "purge": {
-        "type": "list",
-        "elements": "str",
-        "default": [
-            "etc/machine-id",
-            "etc/resolv.conf",
-            "etc/ssh/ssh_host_*_key",
-            "etc/ssh/ssh_host_*_key.pub",
-            "var/cache/apt/*.bin",
-            "var/cache/apt/archives/*.deb",
-            "var/lib/apt/lists/*_*",
-            "var/lib/dbus/machine-id",
-            "var/lib/systemd/credential.secret",
-            "var/lib/systemd/random-seed",
-            "var/log/journal/*",
-            "tmp/*",
-            "var/tmp/*",
-        ],
-    },
+    "purge": {"type": "list", "elements": "str", "default": list(purge.USUAL)},
     "strict": {"type": "bool", "default": False},
     "source_date_epoch": {"type": "int"},
     "verity": {"type": "bool", "default": False},

@@ -123,14 +123,15 @@ _SUPERBLOCK_MAGIC = b"_BHRfS_M"
 _SEEDING = 1 << 32
 _HEAD = struct.Struct("<32s16sQQ8sQ32xQQ8xQII20x")
 """Checksum, fsid, place, flags, magic, generation, total and used bytes, devices, sizes of sectors and nodes."""
-_CHECKSUM_TYPE, _DEVICE_BYTES, _LABEL = 196, 209, slice(299, 555)
+_CHECKSUM_TYPE, _DEVICE, _LABEL = 196, struct.Struct("<QQ"), slice(299, 555)
+_DEVICE_ITEM = 201
 
 
 @dataclass(frozen=True)
 class Superblock:
     """What a btrfs says of itself; sizes are in bytes.
 
-    device_bytes: of the device or file that it was read from, as the file system knows it.
+    device_bytes, device_number: of the device or file that it was read from, as the file system knows it.
     seed: it is for reading alone, and what is written goes to devices that are added.
     """
 
@@ -140,6 +141,7 @@ class Superblock:
     total_bytes: int
     used_bytes: int
     device_bytes: int
+    device_number: int
     devices: int
     node_bytes: int
     checksum: str
@@ -157,7 +159,7 @@ def superblock(path: Path) -> Superblock | None:
     if magic != _SUPERBLOCK_MAGIC or place != _SUPERBLOCK:
         return None
     (checksum,) = struct.unpack_from("<H", raw, _CHECKSUM_TYPE)
-    (of_device,) = struct.unpack_from("<Q", raw, _DEVICE_BYTES)
+    number, of_device = _DEVICE.unpack_from(raw, _DEVICE_ITEM)
     return Superblock(
         uuid=_uuid(fsid) or "",
         label=raw[_LABEL].split(b"\0")[0].decode("utf-8", "backslashreplace"),
@@ -165,11 +167,75 @@ def superblock(path: Path) -> Superblock | None:
         total_bytes=total,
         used_bytes=used,
         device_bytes=of_device,
+        device_number=number,
         devices=devices,
         node_bytes=node,
         checksum=CHECKSUMS[checksum] if checksum < len(CHECKSUMS) else f"type {checksum}",
         seed=bool(flags & _SEEDING),
     )
+
+
+@dataclass(frozen=True)
+class Space:
+    """Bytes that are used of a file system: of data, and of metadata."""
+
+    data: int
+    metadata: int
+
+
+def space(mounted: Path) -> Space:
+    """Return what is used of the file system at `mounted`. What was written just now is in it after a sync."""
+    slots = 32
+    question = bytearray(struct.pack("=2Q", slots, 0).ljust(16 + slots * _SPACE.size, b"\0"))
+    with _reading(mounted), _folder(mounted) as descriptor:
+        fcntl.ioctl(descriptor, _SPACE_INFO, question)
+    (count,) = struct.unpack_from("=Q", question, 8)
+    found = [_SPACE.unpack_from(question, 16 + number * _SPACE.size) for number in range(min(count, slots))]
+    return Space(
+        data=sum(used for flags, _, used in found if flags & _DATA),
+        metadata=sum(used for flags, _, used in found if flags & _METADATA and not flags & _RESERVE),
+    )
+
+
+@dataclass(frozen=True)
+class Scrubbed:
+    """What a scrub read, in bytes, and how many blocks it could not read, or that are not what their checksums say.
+
+    data: blocks of files.  metadata: all others.  superblocks: copies of the superblock.
+    """
+
+    data_bytes: int
+    metadata_bytes: int
+    data: int
+    metadata: int
+    superblocks: int
+
+    @property
+    def clean(self) -> bool:
+        """Nothing is damaged."""
+        return not (self.data or self.metadata or self.superblocks)
+
+
+def scrub(mounted: Path, device: int = 1) -> Scrubbed:
+    """Read all that is in use on a device of the file system at `mounted`, compare checksums, and write nothing.
+
+    Unlike `btrfs scrub` it leaves no record of itself on the host.
+    """
+    question = bytearray(_SCRUB.pack(device, 0, _ANY, _SCRUB_READ_ONLY, *[0] * 15))
+    with _changing(f"verify what is mounted at {mounted}"), _folder(mounted) as descriptor:
+        fcntl.ioctl(descriptor, _START_SCRUB, question)
+    _, _, _, _, _, _, data_bytes, tree_bytes, reads, sums, verified, _, _, supers, *_ = _SCRUB.unpack(question)
+    return Scrubbed(data_bytes, tree_bytes, data=reads + sums, metadata=verified, superblocks=supers)
+
+
+def sprouts(uuid: str) -> tuple[str, ...]:
+    """Return the UUIDs of the file systems that are mounted on this host and have the seed with that UUID in them."""
+    found = set()
+    for member in Path("/sys/fs/btrfs").glob("*-*/devinfo/*/fsid"):
+        with contextlib.suppress(OSError):  # it may be unmounted just now
+            if member.read_text().strip() == uuid and member.parts[4] != uuid:
+                found.add(member.parts[4])
+    return tuple(sorted(found))
 
 
 def add_device(mounted: Path, device: str) -> None:
@@ -245,6 +311,15 @@ class Btrfs:
         """Set the label of a mounted file system."""
         self.run(["btrfs", "filesystem", "label", "--", str(mounted), label])
 
+    def set_seed(self, device: str, *, seed: bool) -> None:
+        """Set or clear the flag that makes a file system that is not mounted a seed."""
+        self.run(["btrfstune", "-f", "-S", "1" if seed else "0", device])
+
+    def shrink(self, mounted: Path, device: int) -> None:
+        """Make a device of a file system as small as it can be without moving what is on it."""
+        said = self.run(["btrfs", "inspect-internal", "min-dev-size", "--id", str(device), str(mounted)]).stdout
+        self.run(["btrfs", "filesystem", "resize", f"{device}:{int(said.split()[0])}", str(mounted)])
+
     def set_uuid(self, device: str, identity: str) -> None:
         """Write another UUID into each block of metadata of a file system that is not mounted."""
         self.run(["btrfstune", "-f", "-U", identity, device])
@@ -259,6 +334,10 @@ _ID_AND_FOLDER = struct.Struct("=QQ")
 _INFO = struct.Struct("=Q256s4Q16s16s16s4QQI4xQI4xQI4xQI4x8Q")
 _CREATED = 6
 """Where in the times of _INFO (four transactions, then four pairs of seconds and nanoseconds) that of creation is."""
+_SPACE = struct.Struct("=3Q")
+_DATA, _METADATA, _RESERVE = 1, 4, 1 << 49
+_SCRUB = struct.Struct("=4Q15Q872x")
+_SCRUB_READ_ONLY = 1
 _CHILDREN_AT_ONCE = 255
 _CHILDREN = struct.Struct("=Q4080sB7x")
 _NAME = struct.Struct("=QQ256s3824s")
@@ -272,10 +351,12 @@ def _request(number: int, size: int, *, writes: bool, reads: bool = True) -> int
 _ADD_DEVICE = _request(10, _OLD_ARGUMENTS.size, writes=True, reads=False)
 _SUBVOLUME_DELETE = _request(15, _OLD_ARGUMENTS.size, writes=True, reads=False)
 _SNAPSHOT_CREATE = _request(23, _VOLUME_ARGUMENTS.size, writes=True, reads=False)
+_SPACE_INFO = _request(20, 16, writes=True)
 _SUBVOLUME_CREATE = _request(24, _VOLUME_ARGUMENTS.size, writes=True, reads=False)
 _GET_FLAGS = _request(25, 8, writes=False)
 _SET_FLAGS = _request(26, 8, writes=True, reads=False)
 _TREE_SEARCH = _request(17, _SEARCH.size, writes=True)
+_START_SCRUB = _request(27, _SCRUB.size, writes=True)
 _GET_INFO = _request(60, _INFO.size, writes=False)
 _GET_CHILDREN = _request(61, _CHILDREN.size, writes=True)
 _GET_NAME = _request(62, _NAME.size, writes=True)

@@ -21,7 +21,7 @@ import seed_install
 MIB = 1 << 20
 SEED = Seed(
     Path("/srv/media.seed"),
-    Superblock(str(uuid4()), "media", 11, 80 * MIB, 60 * MIB, 80 * MIB, 1, 16384, "xxhash64", seed=True),
+    Superblock(str(uuid4()), "media", 11, 80 * MIB, 60 * MIB, 80 * MIB, 1, 1, 16384, "xxhash64", seed=True),
     {},
 )
 ORDER = Order("install", "btrfs", "auto", "install", "", None, None, None)

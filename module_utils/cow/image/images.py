@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -14,16 +12,16 @@ from uuid import UUID
 from .. import manifest, names, process, tools
 from ..errors import CowError
 from ..plan import Plan, Step
-from . import record, sizing, sources, verity, workshop
+from . import record, resource, sizing, sources, verity, workshop
 from .formats import FORMATS
 from .job import Built, Job, Options
 from .purge import Purge
 from .record import Inputs, Record
+from .resource import Standing
 from .sources import Look, Source, Visible
 
 RECIPE = 1
 """Changes when the same inputs give other bytes than before."""
-_LONGEST_NAME = 255 - len("..cowherd.tree.draft")
 
 
 @dataclass(frozen=True)
@@ -76,7 +74,7 @@ class Wanted:
             beside=params["verity_tree"] == "beside",
             signing=signing,
             root_hash=verity.root_hash(params["root_hash"]) if params["root_hash"] else "",
-            mode=_mode(params["mode"]),
+            mode=resource.mode(params["mode"]),
             rebuild=params["rebuild"],
         )
         wanted.check()
@@ -84,12 +82,7 @@ class Wanted:
 
     def check(self) -> None:
         """Refuse what cannot be meant together."""
-        if not self.path.parent.is_dir():
-            raise CowError(f"The folder {self.path.parent} does not exist. Make it, or choose another path.")
-        if self.path.is_symlink() or (self.path.exists() and not self.path.is_file()):
-            raise CowError(f"{self.path} is there and is not an ordinary file. It is left alone: choose another path.")
-        if len(os.fsencode(self.path.name)) > _LONGEST_NAME:
-            raise CowError(f"The name of {self.path} is too long for the files that go beside it.")
+        resource.check_path(self.path)
         if self.state != "present":
             return
         FORMATS[self.options.format].check(self.options)
@@ -103,16 +96,11 @@ class Wanted:
 class Found:
     """What there is at the path, and what the source is now.
 
-    record: of the image that is there; None when there is none that was built here and is still the same.
-    occupied: why a file at the path is not ours to replace; "" when it is, or there is none.
+    missing: files beside the image that it is useless without.
     bytes: that the image takes at least.  wrong: what verification says.
     """
 
-    exists: bool
-    record: Record | None
-    occupied: str
-    mode: int
-    leftover: bool
+    standing: Standing
     missing: tuple[Path, ...] = ()
     source: Source | None = None
     look: Look | None = None
@@ -142,7 +130,7 @@ def observe(wanted: Wanted) -> Found:
     if look.manifest:
         builder = FORMATS[wanted.options.format]
         lost = tuple(builder.lost(look.manifest.tree, wanted.options))
-        if found.record is None or found.record.inputs != inputs or wanted.rebuild:
+        if found.standing.record is None or found.standing.record.inputs != inputs or wanted.rebuild:
             least = builder.foresee(look.manifest.tree, wanted.options)
         if known.manifest and before and before.inputs["content"] != look.identity:
             shown = wanted.purge.applied_to_manifest(known.manifest)
@@ -152,7 +140,7 @@ def observe(wanted: Wanted) -> Found:
 
 def plan(found: Found, wanted: Wanted) -> Plan:
     """Decide what to do."""
-    leftover = _remove_leftover(found, wanted)
+    leftover = Plan.of(*resource.remove_leftover(found.standing))
     if wanted.state == "verified":
         if found.wrong:
             raise CowError(
@@ -160,47 +148,27 @@ def plan(found: Found, wanted: Wanted) -> Plan:
             )
         return Plan()
     if wanted.state == "absent":
-        return leftover + _remove(found, wanted)
+        return leftover + Plan.of(*resource.delete(found.standing))
     _refuse(found, wanted)
-    if reason := _reason(found, wanted):
+    if reason := resource.reason(found.standing, found.inputs, missing=found.missing, rebuild=wanted.rebuild):
         return leftover + _build(found, wanted, reason)
     losses = Plan(warnings=tuple(f"The image lacks {loss}." for loss in _lost(found)))
-    return leftover + _chmod(found, wanted) + losses
+    beside = _files_of(wanted.path, found.standing.record)
+    return leftover + Plan.of(*resource.chmod(found.standing, wanted.mode, beside)) + losses
 
 
 def describe(found: Found) -> dict[str, Any]:
     """Return what is there."""
-    return {"image": dict(found.record.result) if found.record else None}
+    return {"image": dict(found.standing.record.result) if found.standing.record else None}
 
 
 def _source(wanted: Wanted) -> Source:
     return sources.of_incus(wanted.incus) if wanted.incus else sources.of_path(Path(wanted.src))
 
 
-def _mode(text: str) -> int:
-    if not re.fullmatch(r"0?[0-7]{3}", text):
-        raise CowError(f"{text!r} is not a mode. Write it in octal, such as 0600.")
-    return int(text, 8)
-
-
 def _observe_image(wanted: Wanted) -> Found:
-    path = wanted.path
-    exists = path.exists()
-    before = record.load(path)
-    occupied = ""
-    if exists and before is None:
-        occupied = f"{path}, which was not built here"
-    elif exists and before and record.stamp(path) != before.stamp:
-        occupied = f"{path}, which was changed since it was built"
-    ours = before if exists and not occupied else None
-    return Found(
-        exists=exists,
-        record=ours,
-        occupied=occupied,
-        mode=path.stat().st_mode & 0o777 if exists else 0,
-        leftover=workshop.folder_of(path).exists(),
-        missing=tuple(file for file in _files_of(path, ours) if not file.exists()),
-    )
+    standing = resource.observe(wanted.path, record.KIND)
+    return Found(standing, tuple(file for file in _files_of(wanted.path, standing.record) if not file.exists()))
 
 
 def _files_of(path: Path, ours: Record | None) -> tuple[Path, ...]:
@@ -212,7 +180,7 @@ def _files_of(path: Path, ours: Record | None) -> tuple[Path, ...]:
 
 
 def _verified(wanted: Wanted, found: Found) -> Found:
-    if not found.exists:
+    if not found.standing.exists:
         raise CowError(f"There is no image at {wanted.path}.")
     before = record.load(wanted.path)
     if before is None or before.verity is None:
@@ -225,7 +193,7 @@ def _verified(wanted: Wanted, found: Found) -> Found:
     if not tree_file.exists():
         raise CowError(f"The hash tree {tree_file} is not there.")
     wrong = verity.verify(wanted.path, tree_file, before.verity, wanted.root_hash)
-    return replace(found, record=before, wrong=wrong)
+    return replace(found, standing=replace(found.standing, record=before), wrong=wrong)
 
 
 def _tools(wanted: Wanted) -> Mapping[str, str]:
@@ -262,18 +230,6 @@ def _certificate_digest(signing: Signing | None) -> str | None:
     return sources.sha256(signing.key, signing.certificate)
 
 
-def _reason(found: Found, wanted: Wanted) -> str:
-    if not found.exists:
-        return "there is none"
-    if found.occupied:
-        return "another file is there"
-    if found.record is None or found.record.inputs != found.inputs:
-        return "it was made from something else"
-    if found.missing:
-        return f"{found.missing[0]} is missing"
-    return "as asked for" if wanted.rebuild else ""
-
-
 def _refuse(found: Found, wanted: Wanted) -> None:
     if wanted.strict and found.lost:
         raise CowError(
@@ -283,60 +239,7 @@ def _refuse(found: Found, wanted: Wanted) -> None:
 
 
 def _lost(found: Found) -> tuple[str, ...]:
-    return found.lost or (tuple(found.record.result["lost"]) if found.record else ())
-
-
-def _remove_leftover(found: Found, wanted: Wanted) -> Plan:
-    if not found.leftover:
-        return Plan()
-    folder = workshop.folder_of(wanted.path)
-    return Plan.of(
-        Step(
-            f"remove {folder}, which a killed build left",
-            run=lambda: workshop.clear(wanted.path),
-            before={"path": folder},
-        )
-    )
-
-
-def _remove(found: Found, wanted: Wanted) -> Plan:
-    beside = tuple(file for file in record.beside(wanted.path) if file.exists())
-    if not found.exists and not beside:
-        return Plan()
-
-    def run() -> None:
-        # The record goes last: until then it says that the image was ours.
-        for file in (wanted.path, *record.beside(wanted.path)):
-            file.unlink(missing_ok=True)
-        workshop.synced(wanted.path.parent)
-
-    return Plan.of(
-        Step(
-            f"delete {wanted.path}",
-            run=run,
-            before={"path": wanted.path, "beside": [str(file) for file in beside]},
-            destroys=found.occupied,
-            permit="overwrite",
-        )
-    )
-
-
-def _chmod(found: Found, wanted: Wanted) -> Plan:
-    if found.mode == wanted.mode:
-        return Plan()
-
-    def run() -> None:
-        for file in (*_files_of(wanted.path, found.record), wanted.path):
-            file.chmod(wanted.mode)
-
-    return Plan.of(
-        Step(
-            f"set the mode of {wanted.path} to {wanted.mode:04o}",
-            run=run,
-            before={"mode": f"{found.mode:04o}"},
-            after={"mode": f"{wanted.mode:04o}"},
-        )
-    )
+    return found.lost or (tuple(found.standing.record.result["lost"]) if found.standing.record else ())
 
 
 def _build(found: Found, wanted: Wanted, reason: str) -> Plan:
@@ -345,23 +248,18 @@ def _build(found: Found, wanted: Wanted, reason: str) -> Plan:
     look, inputs, source = found.look, found.inputs, found.source
     if found.bytes:
         sources.refuse_no_room(wanted.path.parent, found.bytes)
-    before, after = _differing(found.record.inputs if found.record else {}, inputs)
+    before, after = resource.differing(found.standing.record.inputs if found.standing.record else {}, inputs)
     if found.changes:
         after["changed"] = "; ".join(found.changes)
     step = Step(
         f"build {wanted.path} ({wanted.options.format}) from {source.words}: {reason}",
         run=lambda: _Build(wanted, source, look, inputs).run(),
-        before=before if found.exists else None,
+        before=before if found.standing.exists else None,
         after=after,
-        destroys=found.occupied,
-        permit="overwrite",
+        destroys=found.standing.occupied,
+        permit=resource.OVERWRITE,
     )
     return Plan(steps=(step,), warnings=tuple(f"The image will lack {loss}." for loss in found.lost))
-
-
-def _differing(before: Inputs, after: Inputs) -> tuple[dict[str, Any], dict[str, Any]]:
-    keys = [key for key in {**before, **after} if before.get(key) != after.get(key)]
-    return {key: before[key] for key in keys if key in before}, {key: after[key] for key in keys if key in after}
 
 
 @dataclass(frozen=True)
@@ -381,7 +279,8 @@ class _Build:
                 built, epoch, lost = self._filled(visible, target, work)
                 facts = self._facts(visible, built, epoch, lost)
             tree = self._hash_tree(target, work)
-            result = {**facts, **self._measured(target, facts, time.monotonic() - began), "verity": self._told(tree)}
+            measured = resource.measured(target, facts["payload_bytes"], time.monotonic() - began)
+            result = {**facts, **measured, "verity": self._told(tree)}
             self._finish(work, target, result, tree)
 
     def _filled(self, visible: Visible, target: Path, work: Path) -> tuple[Built, int, list[str]]:
@@ -441,30 +340,10 @@ class _Build:
             "lost": lost,
         }
 
-    @staticmethod
-    def _measured(target: Path, facts: Mapping[str, Any], seconds: float) -> dict[str, Any]:
-        status = target.stat()
-        return {
-            "bytes": status.st_size,
-            "allocated_bytes": status.st_blocks * 512,
-            "payload_ratio": round(facts["payload_bytes"] / status.st_size, 4),
-            "seconds": round(seconds, 3),
-        }
-
     def _finish(self, work: Path, target: Path, result: Mapping[str, Any], tree: verity.Tree | None) -> None:
-        """Between the renames only a crash could leave an image with the wrong files beside it, and no record then."""
         path = self.wanted.path
         moves = {work / "verity": record.tree_path(path), work / "signature": record.signature_path(path)}
-        made = [file for file in (*moves, target) if file.exists()]
-        for file in made:
-            file.chmod(self.wanted.mode)
-            workshop.synced(file)
-        for file, place in moves.items():
-            if file.exists():
-                file.replace(place)
-            else:
-                place.unlink(missing_ok=True)
-        target.replace(path)
+        resource.publish(moves, target, path, self.wanted.mode)
         if self.look.whole:
             self.look.whole.save(record.contents_path(path))
         else:

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 
 from ..tree import Entry, Tree
 
+_OF_OVERLAYS = b"trusted.overlay."
+_LARGE_HOLE = 1 << 20
 _ACLS = (b"system.posix_acl_access", b"system.posix_acl_default")
 
 
@@ -33,6 +35,28 @@ def times(tree: Tree, earliest: int, latest: int, why: str) -> list[str]:
     """Modification times outside of what can be stored, in seconds since 1970."""
     outside = (entry for entry in tree.entries if not earliest <= entry.mtime_ns // 10**9 <= latest)
     return _said("modification times", outside, why)
+
+
+def fractions(tree: Tree, why: str) -> list[str]:
+    """Fractions of seconds of modification times."""
+    return _said("fractions of seconds", (entry for entry in tree.entries if entry.mtime_ns % 10**9), why)
+
+
+def device_numbers(tree: Tree, why: str) -> list[str]:
+    """What device files lead to."""
+    return _said("device numbers", (entry for entry in tree.entries if entry.rdev), why)
+
+
+def overlay_attributes(tree: Tree) -> list[str]:
+    """Extended attributes that overlays keep for themselves."""
+    having = (entry for entry in tree.entries if any(name.startswith(_OF_OVERLAYS) for name, _ in entry.xattrs))
+    return _said("attributes of overlays", having, "the overlay hides them in which the tree is purged")
+
+
+def holes(tree: Tree, why: str) -> list[str]:
+    """Holes that are large enough to matter."""
+    having = (entry for entry in tree.entries if entry.is_file and entry.size - entry.blocks * 512 > _LARGE_HOLE)
+    return _said("holes", having, why)
 
 
 def _said(what: str, entries: Iterable[Entry], why: str) -> list[str]:

@@ -16,6 +16,22 @@ from ..manifest import Manifest, content_digest
 from ..tree import ROOT, Descent, Entry, Tree, place
 from . import workshop
 
+USUAL = (
+    "etc/machine-id",
+    "etc/resolv.conf",
+    "etc/ssh/ssh_host_*_key",
+    "etc/ssh/ssh_host_*_key.pub",
+    "var/cache/apt/*.bin",
+    "var/cache/apt/archives/*.deb",
+    "var/lib/apt/lists/*_*",
+    "var/lib/dbus/machine-id",
+    "var/lib/systemd/credential.secret",
+    "var/lib/systemd/random-seed",
+    "var/log/journal/*",
+    "tmp/*",
+    "var/tmp/*",
+)
+"""What is not to be the same on two machines, what belongs to the one that a tree comes from, and caches."""
 EMPTIED = frozenset({b"etc/machine-id"})
 """Kept as empty files: systemd cannot make this one on a file system that is still read-only (machine-id(5))."""
 

@@ -19,6 +19,9 @@ from .sources import Known
 Inputs = Mapping[str, Any]
 """Name to value of all that an image is made from."""
 
+KIND = "root file system image"
+"""What a record says that it is of; another module's images have another kind."""
+
 
 @dataclass(frozen=True)
 class Record:
@@ -33,10 +36,11 @@ class Record:
     verity: verity.Tree | None = None
     signed: bool = False
     files: Mapping[str, str] = field(default_factory=dict)
+    kind: str = KIND
 
     def save(self, image: Path) -> None:
         """Write it beside the image, durably."""
-        _journal(image).write(
+        _journal(image, self.kind).write(
             {
                 "inputs": dict(self.inputs),
                 "result": dict(self.result),
@@ -48,9 +52,9 @@ class Record:
         )
 
 
-def load(image: Path) -> Record | None:
-    """Read what is beside an image; None when there is nothing. Raises CowError when it is damaged."""
-    document = _journal(image).read()
+def load(image: Path, kind: str = KIND) -> Record | None:
+    """Read what is beside an image; None when there is nothing. Raises CowError when it is damaged or of other work."""
+    document = _journal(image, kind).read()
     if document is None:
         return None
     try:
@@ -62,16 +66,17 @@ def load(image: Path) -> Record | None:
             verity.Tree(**tree) if tree else None,
             document["signed"],
             document["files"],
+            kind,
         )
     except (KeyError, TypeError) as error:
         raise CowError(f"The record {record_path(image)} has not what it should have. Move it aside.") from error
 
 
-def known(image: Path, record: Record | None) -> Known:
-    """Return what need not be read again of the source."""
+def known(image: Path, record: Record | None, number: int | None = None) -> Known:
+    """Return what need not be read again of the source, of the one with this number when there are several."""
     tree = None
     with suppress(CowError):
-        tree = Manifest.load(contents_path(image))
+        tree = Manifest.load(contents_path(image, number))
     return Known(record.files if record else {}, tree)
 
 
@@ -91,9 +96,14 @@ def record_path(image: Path) -> Path:
     return image.with_name(f"{image.name}.cowherd")
 
 
-def contents_path(image: Path) -> Path:
+def contents_path(image: Path, number: int | None = None) -> Path:
     """Where the manifest of the source's contents is."""
-    return image.with_name(f"{image.name}.cowherd.tree")
+    return image.with_name(f"{image.name}.cowherd.tree" + ("" if number is None else f".{number}"))
+
+
+def description_path(image: Path) -> Path:
+    """Where it says what is in an image of several roots."""
+    return image.with_name(f"{image.name}.cowherd.json")
 
 
 def tree_path(image: Path) -> Path:
@@ -107,9 +117,11 @@ def signature_path(image: Path) -> Path:
 
 
 def beside(image: Path) -> tuple[Path, ...]:
-    """Return all files that may be beside an image."""
-    return (tree_path(image), signature_path(image), contents_path(image), record_path(image))
+    """Return all files that may be beside an image, the record last."""
+    first = contents_path(image)
+    numbered = sorted(path for path in first.parent.iterdir() if path.name.startswith(f"{first.name}."))
+    return (tree_path(image), signature_path(image), description_path(image), first, *numbered, record_path(image))
 
 
-def _journal(image: Path) -> Journal:
-    return Journal(record_path(image), "root file system image")
+def _journal(image: Path, kind: str) -> Journal:
+    return Journal(record_path(image), kind)

@@ -23,8 +23,20 @@ from ..tree import Tree, walk
 from . import purge, workshop
 from .purge import Purge
 
+INCUS_ARGUMENTS: dict[str, Any] = {
+    "type": "dict",
+    "options": {
+        "image": {"type": "str"},
+        "instance": {"type": "str"},
+        "snapshot": {"type": "str"},
+        "project": {"type": "str", "default": "default"},
+        "socket": {"type": "path", "default": "/var/lib/incus/unix.socket"},
+    },
+    "mutually_exclusive": [("image", "instance"), ("image", "snapshot")],
+    "required_one_of": [("image", "instance")],
+}
+"""The option of modules that names something of Incus as a source."""
 _SQUASHFS = b"hsqs"
-_ROOM_FOR_BLOCKS = 1.05
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,17 @@ def observe(path: Path, room: Path) -> Seed:
 
 def check(path: Path) -> Superblock:
     """Return the superblock of a seed, or say what else is at the path."""
+    found = inspect(path)
+    if not found.seed:
+        raise CowError(
+            f"{path} is a btrfs, but not a seed: it can be written to. Build one with live_image, or set the flag with "
+            f"`btrfstune -S 1` while it is not mounted."
+        )
+    return found
+
+
+def inspect(path: Path) -> Superblock:
+    """Return the superblock of an image, seed or not, or say what is wrong with it."""
     try:
         mode = path.stat().st_mode
     except OSError as error:
@@ -56,11 +67,6 @@ def check(path: Path) -> Superblock:
     found = btrfs.superblock(path)
     if found is None:
         raise CowError(f"{path} is not a btrfs. Give a seed, as live_image builds it.")
-    if not found.seed:
-        raise CowError(
-            f"{path} is a btrfs, but not a seed: it can be written to. Build one with live_image, or set the flag with "
-            f"`btrfstune -S 1` while it is not mounted."
-        )
     if found.devices != 1:
         raise CowError(f"The seed {path} has {found.devices} devices. Only a seed of one device can be installed.")
     if (size := bytes_of(path)) < found.device_bytes:

@@ -1,0 +1,144 @@
+"""Verifies an image by the checksums that it carries, and names what is damaged."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from .. import btrfs, names
+from ..btrfs import Scrubbed
+from ..errors import CowError
+from ..tree import ROOT, Descent, names_in
+from . import room
+from . import seed as seeds
+
+_CHUNK = 1 << 20
+_NAMED = 50
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOATIME | os.O_CLOEXEC
+
+
+@dataclass(frozen=True)
+class Verified:
+    """checksum: its type.  damaged: files and folders that cannot be read as a whole, as ROOT:/PATH."""
+
+    checksum: str
+    scrubbed: Scrubbed
+    damaged: tuple[str, ...] = ()
+
+    @property
+    def wrong(self) -> str:
+        """What is wrong, in words; "" when nothing is."""
+        found = self.scrubbed
+        if found.clean:
+            return ""
+        blocks = [
+            f"{number} {what}" for number, what in (
+                (found.data, f"blocks of data are not what their checksums ({self.checksum}) say or cannot be read"),
+                (found.metadata, "blocks of metadata are damaged"),
+                (found.superblocks, "copies of the superblock are damaged"),
+            ) if number
+        ]  # fmt: skip
+        named = f" Damaged: {names.shortened(self.damaged, _NAMED)}." if self.damaged else " No file is hit."
+        return f"{'; '.join(blocks)}.{named}"
+
+
+def verify(path: Path) -> Verified:
+    """Read all that is in use of an image in a file or on a device. Raises CowError when it cannot be mounted."""
+    found = seeds.inspect(path)
+    with room.opened() as folder, seeds.mounted(path, found, folder) as (_, point):
+        scrubbed = _scrubbed(point, path, found.device_number)
+        return Verified(found.checksum, scrubbed, () if scrubbed.clean else tuple(damaged(point)))
+
+
+def _scrubbed(point: Path, path: Path, device: int) -> Scrubbed:
+    try:
+        return btrfs.scrub(point, device)
+    except CowError as error:
+        if os.strerror(errno.EIO) in str(error):
+            raise CowError(
+                f"{path} is damaged: its metadata cannot be read to the end, so that not even the damaged files can be "
+                f"told. Do not use it: build it or get it again."
+            ) from error
+        raise
+
+
+def damaged(point: Path) -> Iterator[str]:
+    """Yield what in the tree that is mounted at `point` cannot be read because of the device."""
+    by_inode: dict[tuple[int, int], bool] = {}
+    pending = [ROOT]
+    with Descent(point) as descent:
+        while pending:
+            path = pending.pop()
+            try:
+                entries = sorted(names_in(descent.at(path)))
+            except OSError as error:
+                _only_damage(error)
+                yield _shown(path)
+                continue
+            for name in entries:
+                below = name if path == ROOT else path + b"/" + name
+                try:
+                    status = os.stat(name, dir_fd=descent.at(path), follow_symlinks=False)
+                    if stat.S_ISDIR(status.st_mode):
+                        pending.append(below)
+                    elif not _is_readable(name, descent.at(path), status, by_inode):
+                        yield _shown(below)
+                except OSError as error:
+                    _only_damage(error)
+                    yield _shown(below)
+
+
+def _is_readable(name: bytes, folder: int, status: os.stat_result, by_inode: dict[tuple[int, int], bool]) -> bool:
+    """Say whether the content can be read; hard links are read once, and all their names are told."""
+    key = (status.st_dev, status.st_ino)
+    if key not in by_inode:
+        by_inode[key] = _content_is_readable(name, folder, status.st_mode)
+    return by_inode[key]
+
+
+def _content_is_readable(name: bytes, folder: int, mode: int) -> bool:
+    try:
+        if stat.S_ISLNK(mode):
+            os.readlink(name, dir_fd=folder)
+        elif stat.S_ISREG(mode):
+            _read(name, folder)
+    except OSError as error:
+        _only_damage(error)
+        return False
+    return True
+
+
+def _read(name: bytes, folder: int) -> None:
+    descriptor = os.open(name, _READ, dir_fd=folder)
+    try:
+        for attribute in os.listxattr(descriptor):
+            os.getxattr(descriptor, attribute)
+        position = 0
+        while True:
+            try:
+                position = os.lseek(descriptor, position, os.SEEK_DATA)
+            except OSError as error:
+                if error.errno == errno.ENXIO:
+                    return
+                raise
+            position += len(os.pread(descriptor, _CHUNK, position))
+    finally:
+        os.close(descriptor)
+
+
+def _only_damage(error: OSError) -> None:
+    """A block that is not what its checksum says gives EIO, one of metadata also EUCLEAN."""
+    if error.errno not in (errno.EIO, errno.EUCLEAN):
+        raise error
+
+
+def _shown(path: bytes) -> str:
+    """Write ROOT:/PATH."""
+    if path == ROOT:
+        return "the folder of the roots"
+    root, _, inside = path.partition(b"/")
+    return f"{root.decode('utf-8', 'backslashreplace')}:/{inside.decode('utf-8', 'backslashreplace')}"
