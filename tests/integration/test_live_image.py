@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,8 +19,9 @@ import pytest
 from ansible.module_utils.cow import manifest
 from ansible.module_utils.cow.manifest import Manifest
 
-from tests.support import needs, seeds, trees
-from tests.support.ansible import FourRuns, Result, four_runs, run_module
+from tests.support import images, loops, needs, seeds, trees, waiting
+from tests.support.ansible import ROOT, FourRuns, Result, four_runs, run_module
+from tests.support.incusd import Incusd
 from tests.support.seeds import mounted, run
 
 MODULE = "live_image"
@@ -48,6 +52,7 @@ def make_tree(root: Path) -> None:
     (root / "etc/machine-id").write_text("of one machine alone\n")
     (root / "random").write_bytes(RANDOM)
     (root / "text").write_bytes(b"what compresses well\n" * 100_000)
+    (root / "etc" / os.fsdecode(NEEDLE)).write_bytes(b"small")
     os.utime(root / "etc", ns=(1 << 60, 1 << 60))
     os.utime(root, ns=(1 << 60, 1 << 60))
 
@@ -180,3 +185,259 @@ def test_without_a_mount_where_nothing_is_lost(bench: Bench) -> None:
     assert "mkfs: nothing of the trees is lost" in runs.check["diff"][0]["after"]
     assert "SEEDING" in superblock(bench.image)
     bench.assert_holds("plain")
+
+
+def test_what_mkfs_loses_is_said(bench: Bench) -> None:
+    result = bench.run("install", method="mkfs")
+    words = ("fractions of seconds", "flags (chattr)", "device numbers", "attributes of overlays", "holes")
+    assert [loss.partition(" of ")[0] for loss in result["image"]["lost"]] != []
+    for word in words:
+        assert any(loss.startswith(word) for loss in result["image"]["lost"]), word
+        assert any(word in warning for warning in result["warnings"]), word
+    assert "began" not in result["image"]["why"]
+    run("btrfs", "check", "--readonly", bench.image)
+    assert "without a mount" in bench.refused("install", "live<install", method="mkfs")
+
+
+def test_only_what_changed_is_built_again_and_the_diff_names_it(bench: Bench) -> None:
+    tree = bench.sources / "changing"
+    make_plain(tree)
+    bench.run("changing", "plain")
+    first = digest_of(bench.image)
+    (tree / "added").write_text("new")
+    announced = run_module(MODULE, bench.args("changing", "plain"), check=True)
+    assert "changing: added is too many" in announced["diff"][0]["after"]
+    assert digest_of(bench.image) == first
+    done = bench.run("changing", "plain")
+    assert done["diff"] == announced["diff"]
+    bench.assert_holds("changing", "plain")
+    again = bench.run("changing", "plain", checksum="crc32c")
+    assert "option checksum: xxhash64" in again["diff"][0]["before"]
+    assert "(crc32c)" in superblock(bench.image)
+
+
+def test_the_same_inputs_give_the_same_but_for_what_is_said(bench: Bench) -> None:
+    first = bench.run("plain")["image"]
+    inside = bench.image.with_name("media.seed.cowherd.json").read_bytes()
+    second = bench.run("plain", rebuild=True)["image"]
+    assert first["uuid"] != second["uuid"]
+    assert bench.image.with_name("media.seed.cowherd.json").read_bytes() == inside
+    same = ("bytes", "used_bytes", "fingerprint", "roots", "varies")
+    assert {key: first[key] for key in same} == {key: second[key] for key in same}
+    assert first["varies"]
+
+
+def test_archives_and_squashfs(bench: Bench, tmp_path: Path) -> None:
+    tar = images.busybox_rootfs_tar(tmp_path)
+    run("mksquashfs", bench.sources / "plain", bench.folder / "plain.squashfs", "-quiet", "-no-progress")
+    roots = [
+        {"name": "install", "src": str(tar)},
+        {"name": "other", "src": str(bench.folder / "plain.squashfs"), "from": "install"},
+    ]
+    runs = bench.four(roots=roots)
+    assert runs.do["image"]["method"] == "loop"
+    with bench.shown() as point:
+        assert (point / "install/bin/busybox").read_bytes() == images.BUSYBOX.read_bytes()
+        wanted = manifest.of(bench.sources / "plain")
+        assert manifest.differences(wanted, manifest.of(point / "other")) == []
+    runs = bench.four(roots=roots[:1])
+    assert runs.do["image"]["method"] in ("mkfs", "loop")
+    assert "shows when it is unpacked" in runs.check["diff"][0]["after"]
+
+
+def test_image_of_incus(incusd: Incusd, busybox_image: tuple[Path, Path], tmp_path: Path) -> None:
+    incusd.run("image", "import", *map(str, busybox_image), "--alias", "base")
+    source = {"image": "base", "socket": str(incusd.socket)}
+    image = tmp_path / "media.seed"
+    args = {"path": str(image), "roots": [{"name": "install", "incus": source}], "level": 1}
+    runs = four_runs(MODULE, args)
+    assert "image base of Incus (install)" in runs.do["steps"][0]
+    assert runs.do["image"]["roots"][0]["inodes"] > 10
+    with mounted(image, tmp_path / "shown", "ro,subvol=install") as point:
+        assert (point / "bin/busybox").read_bytes() == images.BUSYBOX.read_bytes()
+
+
+CHECKSUMS = ("crc32c", "xxhash64", "sha256", "blake2b")
+
+
+@pytest.mark.parametrize("checksum", CHECKSUMS)
+def test_flipped_bits_are_found_and_named(bench: Bench, checksum: str) -> None:
+    bench.run("install", "live<install", checksum=checksum)
+    assert f"({checksum.replace('64', '').replace('blake2b', 'blake2')}" in superblock(bench.image)
+    before = bench.everything()
+    verified = bench.run(state="verified")
+    assert verified["changed"] is False
+    assert verified["verified"]["checksum"] == checksum
+    assert verified["verified"]["data_bytes"] > len(RANDOM)
+    assert bench.everything() == before
+    good = bench.image.read_bytes()
+
+    flip(bench.image, good, RANDOM[3 << 20 : (3 << 20) + 4096])
+    message = bench.refused(state="verified")
+    assert f"1 blocks of data are not what their checksums ({checksum}) say" in message
+    assert "install:/random, live:/random" in message
+
+    flip(bench.image, good, Random(2).randbytes(4096))
+    message = bench.refused(state="verified")
+    assert "Damaged: live:/live-only." in message
+
+    flip(bench.image, good, NEEDLE)
+    message = bench.refused(state="verified")
+    assert "blocks of metadata are damaged" in message
+    assert "install:/" in message
+
+
+def flip(image: Path, good: bytes, wanted: bytes) -> None:
+    """Flip a bit wherever these bytes are in the image: of metadata, old copies may be in it as well."""
+    content = bytearray(good)
+    place = good.find(wanted)
+    assert place >= 0
+    while place >= 0:
+        content[place + 7] ^= 1
+        place = good.find(wanted, place + 1)
+    image.write_bytes(content)
+
+
+def test_damage_outside_of_files(bench: Bench) -> None:
+    bench.run("install")
+    good = bench.image.read_bytes()
+    mirror = bytearray(good)
+    mirror[(64 << 20) + 0x200] ^= 1
+    bench.image.write_bytes(mirror)
+    assert "1 copies of the superblock are damaged. No file is hit." in bench.refused(state="verified")
+    first = bytearray(good)
+    first[(64 << 10) + 0x200] ^= 1
+    bench.image.write_bytes(first)
+    assert "is damaged, or this kernel cannot mount it" in bench.refused(state="verified")
+    bench.image.write_bytes(good[:-4096])
+    assert "cut short" in bench.refused(state="verified")
+    bench.image.write_bytes(b"nothing of the sort")
+    assert "is not a btrfs" in bench.refused(state="verified")
+    bench.image.unlink()
+    assert "cannot be looked at" in bench.refused(state="verified")
+
+
+def test_verifies_a_device(bench: Bench) -> None:
+    bench.run("plain")
+    with attached(bench.image) as device:
+        assert bench.run(path=device, state="verified")["verified"]["data_bytes"] > len(RANDOM)
+
+
+@contextmanager
+def attached(path: Path, *options: str) -> Iterator[str]:
+    device = run("losetup", "--find", "--show", *options, path).strip()
+    try:
+        yield device
+    finally:
+        run("losetup", "--detach", device)
+        waiting.until(lambda: not run("losetup", "--associated", path))
+
+
+@contextmanager
+def sprout(bench: Bench) -> Iterator[None]:
+    """A file system grown out of the image, mounted meanwhile."""
+    disk = bench.folder / "disk"
+    with disk.open("wb") as file:
+        file.truncate(256 << 20)
+    point = bench.folder / "grown"
+    point.mkdir()
+    with attached(bench.image, "--read-only") as seed, attached(disk) as device:
+        run("mount", "-o", "ro", seed, point)
+        try:
+            run("btrfs", "device", "add", "--nodiscard", device, point)
+            yield
+        finally:
+            run("umount", point)
+
+
+def test_a_seed_that_is_needed_is_neither_replaced_nor_deleted(bench: Bench) -> None:
+    bench.run("plain")
+    with sprout(bench):
+        for args in ({"state": "absent"}, {"roots": bench.args("plain")["roots"], "level": 2}):
+            message = bench.refused(**args)
+            assert "is the seed of file systems that are mounted on this host" in message
+        assert not bench.run("plain")["changed"]
+        assert bench.run(state="absent", force=True)["changed"]
+    assert not list(bench.folder.glob("media.seed*"))
+
+
+def test_the_seed_flag(bench: Bench) -> None:
+    bench.run("plain")
+    assert "would destroy all file systems that were grown from" in bench.refused("plain", seed=False)
+    runs = bench.four("plain", seed=False, force=True)
+    assert runs.do["image"]["seed"] is False
+    assert "SEEDING" not in superblock(bench.image)
+    assert bench.four("plain").do["steps"] == [f"set the seed flag of {bench.image}"]
+    bench.assert_holds("plain")
+    assert "image" in bench.run("plain", seed=False, rebuild=True, method="loop", force=True)
+    assert "SEEDING" not in superblock(bench.image)
+
+
+def test_what_is_not_ours_stays(bench: Bench) -> None:
+    bench.image.write_text("precious")
+    assert "overwrite" in bench.refused("plain")
+    assert "overwrite" in bench.refused(state="absent")
+    bench.four("plain", overwrite=True)
+    assert bench.four("plain", mode="0644").do["steps"] == [f"set the mode of {bench.image} to 0644"]
+    with bench.image.open("ab") as file:
+        file.write(b"more")
+    assert "overwrite" in bench.refused("plain")
+    assert "belongs to other work" in run_module(
+        "rootfs_image", {"path": str(bench.image), "state": "absent", "overwrite": True}
+    )["msg"]  # fmt: skip
+    bench.four(state="absent", overwrite=True)
+    assert not list(bench.folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        ({"roots": []}, "has nothing in it"),
+        ({"roots": [{"name": "a", "src": "/"}, {"name": "a", "src": "/"}]}, "Two roots are called a"),
+        ({"roots": [{"name": "a", "src": "/", "from": "b"}]}, "Before it there is: none"),
+        ({"roots": [{"name": "../a", "src": "/"}]}, "../a"),
+        ({"roots": [{"name": "a"}]}, "one of the following is required: src, incus"),
+        ({"roots": [{"name": "a", "src": "/nowhere"}]}, "cannot be read"),
+        ({"roots": [{"name": "cowherd-media.json", "src": "/"}]}, "Call the root otherwise"),
+        ({"level": 16}, "Levels are 1 to 15"),
+        ({"label": "a/b"}, "is none for btrfs"),
+        ({"path": "relative"}, "not an absolute path"),
+        ({"path": "/nowhere/image"}, "does not exist"),
+        ({"purge": ["/etc"]}, "not a pattern"),
+        ({"mode": "rw"}, "not a mode"),
+    ],
+)
+def test_bad_input(bench: Bench, args: dict[str, Any], words: str) -> None:
+    given = {**bench.args("plain"), **args}
+    assert words in bench.refused(**{key: value for key, value in given.items() if key != "state"})
+
+
+def test_no_room(bench: Bench) -> None:
+    with loops.ext4(bench.folder / "small.img", bench.folder / "small", 48 << 20) as small:
+        path = small / "media.seed"
+        result = run_module(MODULE, bench.args("install", path=str(path)))
+        assert "no room left" in result["msg"], result
+        assert not [entry for entry in small.iterdir() if entry.name != "lost+found"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_killed_in_the_middle(bench: Bench, number: signal.Signals) -> None:
+    bench.run("plain")
+    before = bench.everything()
+    args = bench.args("install", "live<install")
+    work = bench.folder / ".media.seed.cowherd-build"
+    program = [sys.executable, "-P", ROOT / "tests/support/module_main.py", ROOT / f"library/{MODULE}.py"]
+    with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin
+        process.stdin.write(json.dumps(args))
+        process.stdin.close()
+        while process.poll() is None and not (work / "tools/filled").exists():
+            pass
+        assert process.poll() is None, "it ended before it could be killed"
+        process.send_signal(number)
+    waiting.until(lambda: not run("losetup", "--associated", work / "tools/filled"))
+    assert bench.everything() == before
+    assert work.exists() == (number == signal.SIGKILL)
+    steps = bench.run("install", "live<install")["steps"]
+    assert steps[0].startswith("remove" if number == signal.SIGKILL else "build")
+    bench.assert_holds("install", "live")

@@ -37,8 +37,8 @@ _VARIES_MOUNTED = "the order in which the kernel writes blocks, and with it the 
 _MIB = 1 << 20
 _CHUNK = 16 * _MIB
 """The kernel makes chunks of a tenth of the file system, in multiples of this."""
-_METADATA_CHUNK, _SYSTEM_CHUNK, _DATA_CHUNK = 256 * _MIB, 32 * _MIB, 1024 * _MIB
-_SPARE_METADATA = 8 * _MIB
+_METADATA_CHUNK, _SYSTEM_CHUNK = 256 * _MIB, 32 * _MIB
+_SPARE = 4 * _MIB
 _SHRINKABLE = 256 * _MIB
 _TRIES = 6
 _GROWN_DEVICE = 2
@@ -279,11 +279,12 @@ def _sizes(data: int, metadata: int) -> Iterator[int]:
 
 
 def _needed(size: int, data: int, metadata: int, spare: int) -> int:
+    """The chunks of metadata come first and are whole ones; the last one of data is as large as what is left."""
     chunk = -(-(size // 10) // _CHUNK) * _CHUNK
-    system, for_metadata, for_data = (min(chunk, most) for most in (_SYSTEM_CHUNK, _METADATA_CHUNK, _DATA_CHUNK))
-    room_for_metadata = metadata + metadata // 4 + _SPARE_METADATA
-    chunks = -(-room_for_metadata // for_metadata) * for_metadata + -(-data // for_data) * for_data
-    return _MIB + system + chunks + spare * for_data
+    system, for_metadata = (min(chunk, most) for most in (_SYSTEM_CHUNK, _METADATA_CHUNK))
+    room_for_metadata = metadata + metadata // 4 + _SPARE
+    room_for_data = data + data // 64 + _SPARE
+    return _MIB + system + -(-room_for_metadata // for_metadata) * for_metadata + room_for_data + spare * _CHUNK
 
 
 def _used(point: Path) -> int:
