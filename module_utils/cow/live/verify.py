@@ -51,7 +51,7 @@ def verify(path: Path) -> Verified:
     found = seeds.inspect(path)
     with room.opened() as folder, seeds.mounted(path, found, folder) as (_, point):
         scrubbed = _scrubbed(point, path, found.device_number)
-        return Verified(found.checksum, scrubbed, () if scrubbed.clean else tuple(damaged(point)))
+        return Verified(found.checksum, scrubbed, () if scrubbed.clean else tuple(sorted(damaged(point))))
 
 
 def _scrubbed(point: Path, path: Path, device: int) -> Scrubbed:
