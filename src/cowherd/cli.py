@@ -108,5 +108,7 @@ COMMANDS = (
     playbook("rollback", "Put moved containers back where they were. Shows a plan, and asks.", asks=True),
     playbook("migrate_cleanup", "Remove the kept sources of moves for good. Shows a plan, and asks twice.", asks=True),
     playbook("images", "Build images of root file systems, where what they are made of has changed."),
+    playbook("live_build", "Build btrfs images of live and install media, and verify them by their checksums."),
+    playbook("live_install", "Install a root of a btrfs seed onto a device or into a file."),
     Command("test", "Run all that tells whether Cowherd works.", environment.TEST, _test_options, _run_tests),
 )

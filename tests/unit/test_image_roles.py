@@ -1,4 +1,4 @@
-"""The role rootfs_image hands each option of the module on, and image_boot's scripts are what the module wants."""
+"""Roles of images hand each option of their module on, and image_boot's scripts are what the module wants."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
+import live_image
 import rootfs_image
+import seed_install
 
 ROLES = Path(__file__).parents[2] / "roles"
 OF_THE_ROLE = {"path"}
@@ -19,15 +22,33 @@ def _read(path: str) -> Any:
     return yaml.safe_load((ROLES / path).read_text())
 
 
-def test_each_option_of_the_module_is_handed_on() -> None:
-    tasks = _read("rootfs_image/tasks/build.yml")
-    handed = next(task["rootfs_image"] for task in tasks if "rootfs_image" in task)
-    assert set(handed) == set(rootfs_image.ARGUMENTS)
+def _handed(tasks: str, module: str) -> set[str]:
+    """The options that the first task with the module hands on which is not there to verify."""
+    found = (task[module] for task in _read(tasks) if module in task)
+    return next(set(options) for options in found if options.get("state") != "verified")
 
 
-def test_the_options_of_an_image_are_those_of_the_module() -> None:
-    known = _read("rootfs_image/vars/main.yml")["__rootfs_image_options"]
-    assert set(known) == set(rootfs_image.ARGUMENTS) - OF_THE_ROLE | {"name"}
+@pytest.mark.parametrize(
+    ("tasks", "module"),
+    [
+        ("rootfs_image/tasks/build.yml", rootfs_image),
+        ("live_image/tasks/build.yml", live_image),
+        ("live_install/tasks/converge.yml", seed_install),
+    ],
+)
+def test_each_option_of_the_module_is_handed_on(tasks: str, module: Any) -> None:
+    assert _handed(tasks, module.__name__) == set(module.ARGUMENTS)
+
+
+@pytest.mark.parametrize("module", [rootfs_image, live_image])
+def test_the_options_of_an_image_are_those_of_the_module(module: Any) -> None:
+    known = _read(f"{module.__name__}/vars/main.yml")[f"__{module.__name__}_options"]
+    assert set(known) == set(module.ARGUMENTS) - OF_THE_ROLE | {"name"}
+
+
+def test_the_options_of_an_installation_are_those_of_the_module() -> None:
+    known = _read("live_install/vars/main.yml")["__live_install_module_options"]
+    assert set(known) == set(seed_install.ARGUMENTS) - {"seed", "root", "target"}
 
 
 def test_options_of_the_kernel_are_in_the_page() -> None:

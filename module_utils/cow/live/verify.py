@@ -35,15 +35,14 @@ class Verified:
         found = self.scrubbed
         if found.clean:
             return ""
-        blocks = [
-            f"{number} {what}" for number, what in (
-                (found.data, f"blocks of data are not what their checksums ({self.checksum}) say or cannot be read"),
-                (found.metadata, "blocks of metadata are damaged"),
-                (found.superblocks, "copies of the superblock are damaged"),
-            ) if number
-        ]  # fmt: skip
-        named = f" Damaged: {names.shortened(self.damaged, _NAMED)}." if self.damaged else " No file is hit."
-        return f"{'; '.join(blocks)}.{named}"
+        blocks = {
+            f"blocks of data that cannot be read, or are not what their checksums ({self.checksum}) say": found.data,
+            "damaged blocks of metadata": found.metadata,
+            "damaged copies of the superblock": found.superblocks,
+        }
+        counted = "; ".join(f"{what}: {number}" for what, number in blocks.items() if number)
+        named = f" Hit: {names.shortened(self.damaged, _NAMED)}." if self.damaged else " No file is hit."
+        return f"{counted}.{named}"
 
 
 def verify(path: Path) -> Verified:
