@@ -315,11 +315,6 @@ class Btrfs:
         """Set or clear the flag that makes a file system that is not mounted a seed."""
         self.run(["btrfstune", "-f", "-S", "1" if seed else "0", device])
 
-    def shrink(self, mounted: Path, device: int) -> None:
-        """Make a device of a file system as small as it can be without moving what is on it."""
-        said = self.run(["btrfs", "inspect-internal", "min-dev-size", "--id", str(device), str(mounted)]).stdout
-        self.run(["btrfs", "filesystem", "resize", f"{device}:{int(said.split()[0])}", str(mounted)])
-
     def set_uuid(self, device: str, identity: str) -> None:
         """Write another UUID into each block of metadata of a file system that is not mounted."""
         self.run(["btrfstune", "-f", "-U", identity, device])

@@ -187,6 +187,22 @@ def test_without_a_mount_where_nothing_is_lost(bench: Bench) -> None:
     bench.assert_holds("plain")
 
 
+def test_slack_of_mkfs_is_taken_away(bench: Bench) -> None:
+    """It makes room for too much where a lot compresses well."""
+    tree = bench.sources / "compressible"
+    tree.mkdir()
+    for number in range(4):
+        (tree / f"hex{number}").write_bytes(Random(number).randbytes(20 << 20).hex().encode())
+    for path in (*tree.iterdir(), tree):
+        os.utime(path, (1_700_000_000, 1_700_000_000))
+    plain = bench.run("compressible", method="mkfs")["image"]
+    better = bench.run("compressible")["image"]
+    assert (plain["method"], better["method"]) == ("mkfs", "mkfs")
+    assert "grown anew" in better["why"]
+    assert better["bytes"] < plain["bytes"] / 1.1
+    bench.assert_holds("compressible")
+
+
 def test_what_mkfs_loses_is_said(bench: Bench) -> None:
     tree = bench.sources / "lossy"
     make_plain(tree)

@@ -89,6 +89,8 @@ def test_a_root_is_installed_on_a_device(place: Path, built: dict[str, PlaybookR
         run("losetup", "--detach", device)
         waiting.until(lambda: not run("losetup", "--associated", disk))
     _assert_equal(disk, place / "install", place)
+    with mounted(disk, place / "shown", "ro,subvolid=5") as point:
+        assert [path.name for path in point.iterdir()] == ["install"]
 
 
 def test_the_other_root_is_installed_in_a_file(place: Path, built: dict[str, PlaybookRun]) -> None:

@@ -13,38 +13,43 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from .. import btrfs, loop, manifest, mounts, process, tools, treecopy
-from ..btrfs import Btrfs
+from ..btrfs import Btrfs, Superblock
 from ..errors import CowError
 from ..image import losses, sizing, workshop
 from ..image import purge as purges
 from ..image.purge import Purge
 from ..process import CommandFailed
+from ..size import Size
 from ..tree import Tree
 from . import seed as seeds
 from . import sprout
 from .roots import Root, Shown
+from .target import rounded
 
-DESCRIPTION = "cowherd-media.json"
-"""In the image, beside its roots."""
 VARIES = ("UUIDs of the file system, its device and its subvolumes", "times of creation and change (otime, ctime)")
 """What is otherwise in two images of the same inputs, whatever the method."""
-_VARIES_MOUNTED = "the order in which the kernel writes blocks, and with it the size, by a chunk"
+_VARIES_BY_KERNEL = (*VARIES, "the order in which the kernel writes blocks, and with it the size, by a chunk")
 _MIB = 1 << 20
 _CHUNK = 16 * _MIB
 """The kernel makes chunks of a tenth of the file system, in multiples of this."""
 _METADATA_CHUNK, _SYSTEM_CHUNK = 256 * _MIB, 32 * _MIB
 _SPARE = 4 * _MIB
-_SHRINKABLE = 256 * _MIB
+"""Of metadata and of data: relocation needs some."""
 _TRIES = 6
-_GROWN_DEVICE = 2
-"""The number of a device that was added to a seed."""
+"""Sizes that are tried, each larger than the one before."""
+_WORTH_IT = 1.1
+"""How much too large an image of mkfs.btrfs is when it is worth while to grow another."""
+_USUAL_METADATA = 10
+"""What part of an image metadata is, roughly."""
 _ROOM = 2048 * _MIB
+"""What a file of holes has besides what is sure to go into it."""
 _LITTLE = 32 * _MIB
+"""When so little is free, a failure is taken to be for want of room."""
 
 
 @dataclass(frozen=True)
@@ -99,11 +104,15 @@ class Job:
 
 @dataclass(frozen=True)
 class Built:
-    """used_bytes: of the image.  added_bytes: by name of the root, what it added to the image; none where not known."""
+    """used_bytes: of the image.  added_bytes: by name of the root, what it added to the image; none where not known.
+
+    varies: what is otherwise in an image that is built again from the same inputs.
+    """
 
     method: Method
-    used_bytes: int
-    added_bytes: Mapping[str, int]
+    varies: tuple[str, ...]
+    used_bytes: int = 0
+    added_bytes: Mapping[str, int] = field(default_factory=dict)
 
 
 def abilities() -> Abilities:
@@ -146,7 +155,7 @@ def lost_by_mkfs(tree: Tree) -> list[str]:
 def build(job: Job) -> Built:
     """Make the image in the file `job.target`."""
     try:
-        added = _by_mkfs(job) if job.method.name == "mkfs" else _by_loop(job)
+        built = _by_mkfs(job) if job.method.name == "mkfs" else _by_loop(job)
     except CowError as error:
         if mounts.free(job.work).bytes < _LITTLE:
             raise CowError(
@@ -159,12 +168,7 @@ def build(job: Job) -> Built:
     found = btrfs.superblock(job.target)
     if found is None or found.seed != job.order.seed or found.devices != 1:
         raise CowError(f"What was built in {job.work} is not a btrfs of one device. Look at the kernel log.")
-    return Built(job.method, found.used_bytes, added)
-
-
-def varies(method: str) -> list[str]:
-    """Say what is otherwise in an image that is built again from the same inputs."""
-    return [*VARIES, *([_VARIES_MOUNTED] if method == "loop" else [])]
+    return replace(built, used_bytes=found.used_bytes)
 
 
 def _why_not_mkfs(roots: Sequence[Root], able: Abilities) -> str:
@@ -176,10 +180,11 @@ def _why_not_mkfs(roots: Sequence[Root], able: Abilities) -> str:
     return ""
 
 
-def _by_mkfs(job: Job) -> Mapping[str, int]:
+def _by_mkfs(job: Job) -> Built:
+    """Write it, and where a choice was left and it has become much too large, grow another one out of that."""
     stage = job.work / "stage"
     stage.mkdir()
-    (stage / DESCRIPTION).write_bytes(job.description)
+    (stage / seeds.DESCRIPTION).write_bytes(job.description)
     argv = [*job.order.maker, "--rootdir", str(stage), "--compress", f"zstd:{job.order.level}", "--shrink"]
     with ExitStack() as stack:
         for number, each in enumerate(job.roots):
@@ -190,10 +195,25 @@ def _by_mkfs(job: Job) -> Mapping[str, int]:
             argv += ["--subvol", f"rw:{each.root.name}"]
         _make_file(job.target, _room(job.roots))
         workshop.tool([*argv, job.target])
-    return {}
+    made = btrfs.superblock(job.target)
+    if made is None or job.order.method != "auto" or not _is_slack(made):
+        return Built(job.method, VARIES)
+    filled = job.target.rename(job.work / "filled")
+    _compact(filled, job.target, job.work, Btrfs(run=workshop.tool))
+    why = f"nothing of the trees is lost by it; as it left {_slack(made)}, it was grown anew by loop"
+    return Built(Method("mkfs", why), _VARIES_BY_KERNEL)
 
 
-def _by_loop(job: Job) -> Mapping[str, int]:
+def _is_slack(made: Superblock) -> bool:
+    """Say whether a tenth or more could be saved. Of what compresses well the tool makes room for too much."""
+    return made.device_bytes > _WORTH_IT * next(sizes(made.used_bytes, made.used_bytes // _USUAL_METADATA))
+
+
+def _slack(made: Superblock) -> str:
+    return f"{Size(made.device_bytes - made.used_bytes).rounded()} of {Size(made.device_bytes).rounded()} unused"
+
+
+def _by_loop(job: Job) -> Built:
     """What is purged goes from the copy: an overlay over the source would hide some attributes."""
     filled = job.work / "filled"
     _make_file(filled, _room(job.roots))
@@ -205,17 +225,15 @@ def _by_loop(job: Job) -> Mapping[str, int]:
         loop.attached(filled, readonly=False) as device,
         workshop.mounted(device, job.work / "point", "-t", "btrfs", "-o", options) as point,
     ):
-        (point / DESCRIPTION).write_bytes(job.description)
+        (point / seeds.DESCRIPTION).write_bytes(job.description)
         before = _used(point)
         for each in job.roots:
             _fill(each, job.purge, point / each.root.name, tool)
             after = _used(point)
             added[each.root.name] = after - before
             before = after
-    tool.set_seed(str(filled), seed=True)
     _compact(filled, job.target, job.work, tool)
-    filled.unlink()
-    return added
+    return Built(job.method, _VARIES_BY_KERNEL, added_bytes=added)
 
 
 def _fill(each: Shown, purge: Purge, place: Path, tool: Btrfs) -> None:
@@ -237,13 +255,14 @@ def _fill(each: Shown, purge: Purge, place: Path, tool: Btrfs) -> None:
 
 def _compact(filled: Path, target: Path, work: Path, tool: Btrfs) -> None:
     """Grow a file system out of the one that was filled, in the smallest file that it fits into."""
+    tool.set_seed(str(filled), seed=True)
     there = seeds.check(filled)
     with seeds.mounted(filled, there, work) as (_, point):
         used = btrfs.space(point)
-    for size in _sizes(used.data, used.metadata):
+    for size in sizes(used.data, used.metadata):
         target.unlink(missing_ok=True)
         _make_file(target, size)
-        if _moved(filled, target, size, work, tool):
+        if _moved(filled, target, work, tool):
             break
     else:
         raise CowError(f"The image did not fit into {size} bytes, although it should. Look at the kernel log.")
@@ -251,17 +270,16 @@ def _compact(filled: Path, target: Path, work: Path, tool: Btrfs) -> None:
     if found is None:
         raise CowError(f"There is no btrfs in {target} after all. Look at the kernel log.")
     os.truncate(target, found.device_bytes)
+    filled.unlink()
 
 
-def _moved(filled: Path, target: Path, size: int, work: Path, tool: Btrfs) -> bool:
+def _moved(filled: Path, target: Path, work: Path, tool: Btrfs) -> bool:
     try:
         with (
             loop.attached(target, readonly=False) as device,
             seeds.sprouted(filled, seeds.check(filled), device, work) as (source, point),
         ):
             tool.remove_device(point, source)
-            if size > _SHRINKABLE:
-                tool.shrink(point, _GROWN_DEVICE)
     except CommandFailed as error:
         if "No space left" in error.finished.stderr:
             return False
@@ -269,12 +287,12 @@ def _moved(filled: Path, target: Path, size: int, work: Path, tool: Btrfs) -> bo
     return True
 
 
-def _sizes(data: int, metadata: int) -> Iterator[int]:
+def sizes(data: int, metadata: int) -> Iterator[int]:
     """Yield sizes that a file system with so much in it may fit into, the smallest first."""
     for spare in range(_TRIES):
         size = sprout.LEAST
-        while _needed(size, data, metadata, spare) > size:
-            size += _MIB
+        while (needed := _needed(size, data, metadata, spare)) > size:
+            size = rounded(needed)
         yield size
 
 

@@ -18,6 +18,7 @@ from ..image.record import Inputs, Record
 from ..image.resource import Standing
 from ..plan import Plan, Step
 from . import build, roots, verify
+from . import seed as seeds
 from .build import Abilities, Built, Method, Order
 from .roots import Root, Seen, Shown
 from .verify import Verified
@@ -74,8 +75,8 @@ class Wanted:
                 f"The label {self.order.label!r} is none for btrfs: wanted are at most {_LONGEST_LABEL} bytes without "
                 f"'/', '\\' and line ends."
             )
-        if any(root.name == build.DESCRIPTION for root in self.roots):
-            raise CowError(f"{build.DESCRIPTION} is the name of the image's description. Call the root otherwise.")
+        if any(root.name == seeds.DESCRIPTION for root in self.roots):
+            raise CowError(f"{seeds.DESCRIPTION} is the name of the image's description. Call the root otherwise.")
 
 
 @dataclass(frozen=True)
@@ -335,7 +336,7 @@ class _Build:
             **resource.measured(target, payload, seconds),
             "description_path": str(record.description_path(self.wanted.path)),
             "lost": lost,
-            "varies": build.varies(built.method.name),
+            "varies": list(built.varies),
         }
 
     def _finish(self, work: Path, target: Path, description: bytes, result: Mapping[str, Any]) -> None:

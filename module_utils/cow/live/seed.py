@@ -16,6 +16,9 @@ from ..errors import CowError
 from ..image import workshop
 from ..process import CommandFailed
 
+DESCRIPTION = "cowherd-media.json"
+"""What says in an image, beside its roots, what they are."""
+
 
 @dataclass(frozen=True)
 class Seed:

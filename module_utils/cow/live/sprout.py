@@ -52,6 +52,7 @@ def install(seed: Seed, order: Order, device: str, room: Path) -> int:
 
 
 def _keep_only(point: Path, root: str, tool: Btrfs) -> None:
+    (point / seeds.DESCRIPTION).unlink(missing_ok=True)
     own = point / root
     others = [each for each in btrfs.nested(point) if not each.path.is_relative_to(own)]
     for each in others:
