@@ -289,20 +289,21 @@ def _moved(filled: Path, target: Path, work: Path, tool: Btrfs) -> bool:
 
 def sizes(data: int, metadata: int) -> Iterator[int]:
     """Yield sizes that a file system with so much in it may fit into, the smallest first."""
-    for spare in range(_TRIES):
-        size = sprout.LEAST
-        while (needed := _needed(size, data, metadata, spare)) > size:
+    size = sprout.LEAST
+    for _ in range(_TRIES):
+        while (needed := _needed(size, data, metadata)) > size:
             size = rounded(needed)
         yield size
+        size += _CHUNK
 
 
-def _needed(size: int, data: int, metadata: int, spare: int) -> int:
+def _needed(size: int, data: int, metadata: int) -> int:
     """The chunks of metadata come first and are whole ones; the last one of data is as large as what is left."""
     chunk = -(-(size // 10) // _CHUNK) * _CHUNK
     system, for_metadata = (min(chunk, most) for most in (_SYSTEM_CHUNK, _METADATA_CHUNK))
     room_for_metadata = metadata + metadata // 4 + _SPARE
     room_for_data = data + data // 64 + _SPARE
-    return _MIB + system + -(-room_for_metadata // for_metadata) * for_metadata + room_for_data + spare * _CHUNK
+    return _MIB + system + -(-room_for_metadata // for_metadata) * for_metadata + room_for_data
 
 
 def _used(point: Path) -> int:
