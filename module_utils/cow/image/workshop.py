@@ -27,6 +27,10 @@ _OWN_TIME = ("env", "--unset=SOURCE_DATE_EPOCH")
 """mksquashfs does not bear both this and an option for the time."""
 
 
+class NoRoom(CowError):
+    """A tool found no space left where it wrote."""
+
+
 def folder_of(image: Path) -> Path:
     """Return where an image is built; being on the same file system, it can take the image's place by a rename."""
     return image.with_name(f".{image.name}.cowherd-build")
@@ -66,7 +70,7 @@ def tool(
     if finished.status in accept:
         return plain
     if "No space left on device" in finished.stderr + finished.stdout:
-        raise CowError(f"There was no room left while `{shlex.join(own[:1])}` ran. Make room where the image is to be.")
+        raise NoRoom(f"There was no room left while `{shlex.join(own[:1])}` ran. Make room where the image is to be.")
     raise CommandFailed(plain)
 
 

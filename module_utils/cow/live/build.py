@@ -23,7 +23,6 @@ from ..errors import CowError
 from ..image import losses, sizing, workshop
 from ..image import purge as purges
 from ..image.purge import Purge
-from ..process import CommandFailed
 from ..size import Size
 from ..tree import Tree
 from . import seed as seeds
@@ -171,6 +170,29 @@ def build(job: Job) -> Built:
     return replace(built, used_bytes=found.used_bytes)
 
 
+def compact(filled: Path, target: Path, work: Path, tool: Btrfs) -> None:
+    """Grow a file system in `target` out of the one that was filled, which goes, as small as it fits into.
+
+    work: an empty folder to mount in.
+    """
+    tool.set_seed(str(filled), seed=True)
+    there = seeds.check(filled)
+    with seeds.mounted(filled, there, work) as (_, point):
+        used = btrfs.space(point)
+    for size in sizes(used.data, used.metadata):
+        target.unlink(missing_ok=True)
+        _make_file(target, size)
+        if _moved(filled, target, work, tool):
+            break
+    else:
+        raise CowError(f"The image did not fit into {size} bytes, although it should. Look at the kernel log.")
+    found = btrfs.superblock(target)
+    if found is None:
+        raise CowError(f"There is no btrfs in {target} after all. Look at the kernel log.")
+    os.truncate(target, found.device_bytes)
+    filled.unlink()
+
+
 def _why_not_mkfs(roots: Sequence[Root], able: Abilities) -> str:
     based = next((root for root in roots if root.base), None)
     if based:
@@ -199,7 +221,7 @@ def _by_mkfs(job: Job) -> Built:
     if made is None or job.order.method != "auto" or not _is_slack(made):
         return Built(job.method, VARIES)
     filled = job.target.rename(job.work / "filled")
-    _compact(filled, job.target, job.work, Btrfs(run=workshop.tool))
+    compact(filled, job.target, job.work, Btrfs(run=workshop.tool))
     why = f"nothing of the trees is lost by it; as it left {_slack(made)}, it was grown anew by loop"
     return Built(Method("mkfs", why), _VARIES_BY_KERNEL)
 
@@ -232,7 +254,7 @@ def _by_loop(job: Job) -> Built:
             after = _used(point)
             added[each.root.name] = after - before
             before = after
-    _compact(filled, job.target, job.work, tool)
+    compact(filled, job.target, job.work, tool)
     return Built(job.method, _VARIES_BY_KERNEL, added_bytes=added)
 
 
@@ -253,26 +275,6 @@ def _fill(each: Shown, purge: Purge, place: Path, tool: Btrfs) -> None:
         )
 
 
-def _compact(filled: Path, target: Path, work: Path, tool: Btrfs) -> None:
-    """Grow a file system out of the one that was filled, in the smallest file that it fits into."""
-    tool.set_seed(str(filled), seed=True)
-    there = seeds.check(filled)
-    with seeds.mounted(filled, there, work) as (_, point):
-        used = btrfs.space(point)
-    for size in sizes(used.data, used.metadata):
-        target.unlink(missing_ok=True)
-        _make_file(target, size)
-        if _moved(filled, target, work, tool):
-            break
-    else:
-        raise CowError(f"The image did not fit into {size} bytes, although it should. Look at the kernel log.")
-    found = btrfs.superblock(target)
-    if found is None:
-        raise CowError(f"There is no btrfs in {target} after all. Look at the kernel log.")
-    os.truncate(target, found.device_bytes)
-    filled.unlink()
-
-
 def _moved(filled: Path, target: Path, work: Path, tool: Btrfs) -> bool:
     try:
         with (
@@ -280,10 +282,8 @@ def _moved(filled: Path, target: Path, work: Path, tool: Btrfs) -> bool:
             seeds.sprouted(filled, seeds.check(filled), device, work) as (source, point),
         ):
             tool.remove_device(point, source)
-    except CommandFailed as error:
-        if "No space left" in error.finished.stderr:
-            return False
-        raise
+    except workshop.NoRoom:
+        return False
     return True
 
 

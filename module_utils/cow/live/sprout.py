@@ -44,6 +44,10 @@ def install(seed: Seed, order: Order, device: str, room: Path) -> int:
             tool.set_label(point, order.label)
             if order.metadata:
                 tool.convert_metadata(point, order.metadata)
+    except workshop.NoRoom as error:
+        raise CowError(
+            "The target is too small: there was no space left on it. It is marked as unfinished. Give a larger one."
+        ) from error
     except CommandFailed as error:
         raise CowError(_in_words(error, seed)) from error
     if order.uuid:
@@ -88,6 +92,4 @@ def _in_words(error: CommandFailed, seed: Seed) -> str:
             f"The seed {seed.path} is damaged, or a device fails: {error.finished.stderr.strip()} Verify the seed with "
             f"live_image (state: verified). The target is marked as unfinished."
         )
-    if "No space left" in error.finished.stderr:
-        return "The target is too small: there was no space left on it. It is marked as unfinished. Give a larger one."
     return f"{error} The target is marked as unfinished."
