@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from . import golden, images, launch, migrate, site, treecopy
+from . import golden, images, kills, launch, migrate, site, treecopy
 
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 BENCHMARKS: dict[str, Callable[[], str]] = {
@@ -18,6 +18,7 @@ BENCHMARKS: dict[str, Callable[[], str]] = {
     "golden": golden.measure,
     "treecopy": treecopy.measure,
     "migrate": migrate.measure,
+    "kills": kills.measure,
     "images": images.measure,
 }
 """By name: what measures and returns the text of its section."""

@@ -95,18 +95,6 @@ class Share:
 
 
 @dataclass(frozen=True)
-class Image:
-    """An image of a root file system. root_hash: "" for one without a hash tree."""
-
-    path: str
-    format: str
-    bytes: int
-    payload_ratio: float
-    seconds: float
-    root_hash: str
-
-
-@dataclass(frozen=True)
 class Host:
     """One host of a run.
 
@@ -128,7 +116,6 @@ class Host:
     share: Share | None = None
     tables: Mapping[str, Table] = field(default_factory=dict)
     questions: tuple[Question, ...] = ()
-    images: tuple[Image, ...] = ()
 
     @property
     def outcome(self) -> str:
@@ -224,7 +211,6 @@ def _task_ended(run: Run, data: Mapping[str, Any], ending: str) -> Run:
 def _ended(run: Run, stats: Mapping[str, Any]) -> Run:
     """Take the counts from the recap, which alone tells failures from those that were rescued: they came before."""
     found = stats.get("artifact_data", {}).get("cowherd", {})
-    images = stats.get("artifact_data", {}).get("cowherd_images", {})
     for name in stats["processed"]:
         host = run.hosts.get(name, Host())
         counts = {ours: stats[theirs].get(name, 0) for theirs, ours in _COUNTS.items()}
@@ -234,20 +220,7 @@ def _ended(run: Run, stats: Mapping[str, Any]) -> Run:
             warnings = _distinct(*host.warnings, *found[name]["warnings"])
             storage = _storage(found[name], found[name]["phases"])
             run = _with_host(run, name, storage=storage, warnings=warnings)
-        run = _with_host(run, name, images=tuple(_image(each) for each in images.get(name, ())))
     return run
-
-
-def _image(found: Mapping[str, Any]) -> Image:
-    verity = found.get("verity") or {}
-    return Image(
-        path=found["path"],
-        format=found["format"],
-        bytes=found["bytes"],
-        payload_ratio=found["payload_ratio"],
-        seconds=found["seconds"],
-        root_hash=verity.get("root_hash", ""),
-    )
 
 
 def _storage(found: Mapping[str, Any], phases: Sequence[Mapping[str, Any]]) -> Storage:

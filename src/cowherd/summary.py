@@ -28,8 +28,6 @@ def of(run: Run, status: int) -> Iterator[RenderableType]:
     results = {name: host.tables["result"] for name, host in sorted(run.hosts.items()) if "result" in host.tables}
     if results:
         yield table(results)
-    if any(host.images for host in run.hosts.values()):
-        yield _images(run)
     yield from _said("Would change" if run.check else "Changed", run, "changes", "yellow")
     yield from _said("Failed", run, "errors", "red")
     yield from _said("Warnings", run, "warnings", "magenta")
@@ -57,17 +55,6 @@ def _table(run: Run) -> Table:
         column.overflow = "fold"
     for name, host in sorted(run.hosts.items()):
         table.add_row(Text(name, STYLES[host.outcome]), _counts(host), *_storage(host.storage))
-    return table
-
-
-def _images(run: Run) -> Table:
-    table = Table("Host", "Image", "Format", "Size", "Ratio", "Seconds", "Root hash")
-    for column in table.columns:
-        column.overflow = "fold"
-    for name, host in sorted(run.hosts.items()):
-        for each in host.images:
-            figures = (_size(each.bytes), f"{each.payload_ratio:.2f}", f"{each.seconds:.1f}", each.root_hash)
-            table.add_row(name, each.path, each.format, *figures)
     return table
 
 

@@ -15,6 +15,7 @@ from tests.support.faults import AFTER, BEFORE, Cut, Ended
 from tests.support.incus_runs import run
 from tests.support.incusd import Incusd
 from tests.support.loops import ext4
+from tests.support.lossy import losing
 from tests.support.migration import MODULE, equal, identity, launch, names, record, rootfs
 from tests.support.waiting import until
 
@@ -101,6 +102,11 @@ def recover(daemon: Incusd, before: dict[str, Any], way: str) -> None:
         path.unlink()
 
 
+def is_request(what: str) -> bool:
+    """Whether a place is a request to the server."""
+    return " /1.0/" in what
+
+
 def places(daemon: Incusd) -> tuple[str, ...]:
     """Where a whole move changes something."""
     before = begin(daemon)
@@ -117,7 +123,7 @@ def test_a_run_killed_at_every_step(host: Incusd, part: int) -> None:
     assert len(every) > 25, every
     for place, what in list(enumerate(every))[part::4]:
         # After a request the server may still be at it; after all else it is as before what comes next.
-        cuts = [(BEFORE, "moved"), *([(AFTER, "rolled_back")] if " /1.0/" in what else [])]
+        cuts = [(BEFORE, "moved"), *([(AFTER, "rolled_back")] if is_request(what) else [])]
         for when, way in cuts:
             before = begin(host)
             ended = go(host, Cut(place, when))
@@ -132,7 +138,7 @@ def test_a_run_killed_at_every_step(host: Incusd, part: int) -> None:
 
 def test_a_daemon_killed_at_every_step(host: Incusd) -> None:
     every = places(host)
-    requests = [place for place, what in enumerate(every) if what.split(maxsplit=1)[0] in ("POST", "PUT", "DELETE")]
+    requests = [place for place, what in enumerate(every) if is_request(what)]
     for turn, place in enumerate(requests):
         before = begin(host)
         assert host._process
@@ -146,6 +152,23 @@ def test_a_daemon_killed_at_every_step(host: Incusd) -> None:
             recover(host, before, way)
         except Exception as error:
             raise AssertionError(f"daemon killed after {place} ({every[place]}), then {way}: {error}") from error
+
+
+def test_an_answer_lost_at_every_request(host: Incusd) -> None:
+    every = [what for what in places(host) if is_request(what)]
+    for number, what in enumerate(every):
+        before = begin(host)
+        with losing(host.dir, host.socket, number) as socket:
+            ended = go(host, socket=str(socket))
+        # A probe of its health is made again; all else is for the next run to look at.
+        lost = "Whether it took effect is not known" in ended.result.get("msg", "")
+        assert lost != what.startswith("POST /1.0/instances/c1/exec"), (what, ended)
+        way = ("moved", "rolled_back")[number % 2]
+        try:
+            require_one_of_each(host, before)
+            recover(host, before, way)
+        except Exception as error:
+            raise AssertionError(f"answer {number} lost ({what}), then {way}: {error}") from error
 
 
 def test_a_rollback_killed_at_every_step(host: Incusd) -> None:

@@ -167,7 +167,6 @@ def test_sizes_add_up(store: Store) -> None:
         assert each["apparent_bytes"] == each["exclusive_bytes"] + each["shared_bytes"], each
         assert each["apparent_bytes"] >= 300_000
     for session in project["sessions"]:
-        assert session["exclusive_bytes"] >= 200_000
         shares = store.place.backend != "copy"
         assert (session["shared_bytes"] >= 290_000) == shares, session
         assert (session["exclusive_bytes"] < 480_000) == shares, session
@@ -177,7 +176,7 @@ def _measured(store: Store) -> list[dict[str, Any]]:
     """What `list` says once all that was written is on the disk, which ZFS does by and by."""
     subprocess.run(["sync"], check=True)
     projects: list[dict[str, Any]] = store.run("list")["projects"]
-    return projects if all(each["exclusive_bytes"] for each in projects[0]["sessions"]) else []
+    return projects if all(each["exclusive_bytes"] >= 200_000 for each in projects[0]["sessions"]) else []
 
 
 def test_clones_can_be_made_at_one_time(store: Store) -> None:

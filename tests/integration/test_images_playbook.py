@@ -62,6 +62,11 @@ def test_there_are_images_in_all_formats(runs: dict[str, PlaybookRun], images_fo
     lines = table.splitlines()
     assert [line.split()[0] for line in lines] == [str(images_folder / name) for name in NAMES]
     assert "root hash" in lines[-1]
+    handed = next(task.result for task in runs["do"].tasks if task.task.endswith("Hand them to the summary of the run"))
+    summary = handed["ansible_facts"]["__rootfs_image_cowherd_tables"]["result"]
+    assert [row[:2] for row in summary["rows"]] == [[each["path"], each["format"]] for each in summary["records"]]
+    assert [len(row) for row in summary["rows"]] == [len(summary["columns"])] * len(NAMES)
+    assert len(summary["rows"][-1][-1]) == 64
 
 
 def test_a_second_run_changes_nothing(runs: dict[str, PlaybookRun]) -> None:

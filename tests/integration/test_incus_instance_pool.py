@@ -8,6 +8,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -270,6 +271,51 @@ def test_writes_until_the_stop_are_carried(host: Incusd) -> None:
     host.run("exec", "c1", "--", "sh", "-c", f"({busy}) >/dev/null 2>&1 &")
     result = move(host)
     assert (rootfs(host, kept(result)) / "log").read_text() == (rootfs(host, "c1", "fast") / "log").read_text()
+
+
+@pytest.mark.parametrize("copies", [1, 5])
+def test_files_that_go_while_they_are_copied(host: Incusd, copies: int) -> None:
+    """Incus gives a copy up in which rsync misses files; a few such are made again."""
+    launch(host, "c1")
+    root = rootfs(host, "c1")
+    (root / "a").mkdir()
+    (root / "a" / "big").write_bytes(os.urandom(100 << 20))
+    with going_while_copied(host, root / "b", copies):
+        result = run(host, MODULE, name="c1", pool="fast")
+    if copies == 1:
+        assert not result.get("failed"), result["msg"]
+        assert not (rootfs(host, "c1", "fast") / "b" / "1").exists()
+    else:
+        assert "Files went during each of 5 copies: stop it, then run again." in result["msg"]
+        assert record(host, "c1")["status"] == "Running"
+        assert names(host) == ["c1"]
+
+
+@contextmanager
+def going_while_copied(host: Incusd, folder: Path, copies: int) -> Iterator[None]:
+    """Have files that rsync has listed, and go while it is at a big file before them, in as many copies."""
+    folder.mkdir()
+    over = threading.Event()
+
+    def copied(part: str = "") -> list[Path]:
+        return list((host.dir / "storage-pools" / "fast" / "containers").glob(f"move-of-c1-*{part}"))
+
+    def take_away() -> None:
+        for _ in range(copies):
+            for number in range(300):
+                (folder / f"{number}").write_text("here")
+            until(lambda: copied("/rootfs/a/.big.*") or over.is_set(), within=60, every=0.005)
+            for path in folder.iterdir():
+                path.unlink()
+            until(lambda: not copied() or over.is_set(), within=60, every=0.005)
+
+    taking = threading.Thread(target=take_away)
+    taking.start()
+    try:
+        yield
+    finally:
+        over.set()
+        taking.join()
 
 
 def test_what_the_owner_does_meanwhile(host: Incusd, tmp_path: Path) -> None:

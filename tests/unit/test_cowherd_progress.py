@@ -7,7 +7,7 @@ from functools import reduce
 import pytest
 from tests.unit.recorded_run import Recording, record
 
-from cowherd.progress import Host, Image, Phase, Question, Run, Share, Storage, Table, advance
+from cowherd.progress import Host, Phase, Question, Run, Share, Storage, Table, advance
 
 
 @pytest.fixture(scope="module")
@@ -162,13 +162,3 @@ def test_the_last_questions_count() -> None:
 def test_progress_ends_with_its_task(event: dict[str, object]) -> None:
     run = Run(hosts={"pi": Host(share=Share("c1: copying", 34))})
     assert advance(run, event).hosts["pi"].share is None
-
-
-def test_images_are_those_that_were_handed_over() -> None:
-    image = {"path": "/a", "format": "erofs", "bytes": 9, "payload_ratio": 2.5, "seconds": 1.5, "inodes": 3}
-    handed = {"pi": [{**image, "verity": {"root_hash": "9f86"}}, {**image, "verity": None}]}
-    recap = {"processed": {"pi": 1}, "artifact_data": {"cowherd_images": handed}}
-    counts = {name: {} for name in ("ok", "changed", "failures", "dark", "skipped")}
-    event = {"event": "playbook_on_stats", "event_data": {**recap, **counts}}
-    images = advance(Run(), event).hosts["pi"].images
-    assert images == (Image("/a", "erofs", 9, 2.5, 1.5, "9f86"), Image("/a", "erofs", 9, 2.5, 1.5, ""))

@@ -88,7 +88,7 @@ def test_a_tier_that_is_not_there_is_refused(capsys: pytest.CaptureFixture[str])
 
 @pytest.mark.parametrize(("tiers", "label"), [("unit,faults", ""), ("unit,machines", "unit: ")])
 def test_a_run_ends_with_the_sum_of_its_tiers(tiers: str, label: str) -> None:
-    """Run by the suite in a process of its own: a test of this module. Lines of tiers that run together are labelled."""
+    """Run by the suite in a process of its own: a test of this module. Tiers that run together are told by labels."""
     finished = subprocess.run(
         [sys.executable, "-m", "cowherd", "test", "--tier", tiers, "-k", "test_no_test_selected_is_none"],
         env={**os.environ, "PYTHONPATH": str(environment.ROOT / "src")},

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from cowherd import summary, views
 from cowherd.environment import ROOT
-from cowherd.progress import Host, Image, Phase, Question, Run, Storage, Table
+from cowherd.progress import Host, Phase, Question, Run, Storage, Table
 
 FOUND = Storage(
     driver="btrfs",
@@ -74,20 +74,6 @@ def test_phases_stand_against_their_targets() -> None:
 def test_a_driver_that_cannot_clone_is_called_so() -> None:
     copying = Storage("dir", "/srv", None, None, can_clone=False, phases=())
     assert row_of(text_of(Run(hosts={"pi": Host(storage=copying)})), "pi")[2] == ["dir, copies", "/srv"]
-
-
-def test_images_have_a_table_of_their_own() -> None:
-    images = (
-        Image("/srv/a.ext4", "ext4", 3 * 1024**2, 0.5, 1.25, ""),
-        Image("/srv/a.erofs", "erofs", 900, 4, 2, "9f86"),
-    )
-    text = text_of(Run(hosts={"pi": Host(images=images), "none": Host()}))
-    cells = [[cell.strip() for cell in line.strip("│").split("│")] for line in text.splitlines() if "/srv/a" in line]
-    assert cells == [
-        ["pi", "/srv/a.ext4", "ext4", "3 MiB", "0.50", "1.2", ""],
-        ["pi", "/srv/a.erofs", "erofs", "900 B", "4.00", "2.0", "9f86"],
-    ]
-    assert "Root hash" not in text_of(RUN)
 
 
 def test_the_same_sentence_is_said_once_for_all_hosts() -> None:

@@ -30,6 +30,10 @@ from .profiles import Devices, Key
 
 _COPY_WITHIN = 7 * 86400.0
 """Seconds that Incus may take to copy an instance."""
+_COPIES = 5
+"""How often Incus may copy anew because files went while they were copied."""
+_VANISHED = "exit status 24"
+"""With what rsync ends then (rsync(1), "vanished source files"): all else is there, but Incus 6.0 discards the copy."""
 _POLL = 0.2
 _LATE_STOP = 30.0
 """Seconds in which one that did not stop in time is watched, as it may still be about to."""
@@ -68,19 +72,29 @@ class Mover:
         self._note(phase=moves.COPYING, original=found.body)
         self._discard_copy()
         try:
-            self.server.work(
-                "instances",
-                body=_copy_body(found, self.move),
-                within=_COPY_WITHIN,
-                told=self._tell_copying(found),
-                project=self.move.project,
-            )
+            self._have_it_copied(found)
             self._rehearse()
         except ApiError as error:
             with contextlib.suppress(CowError):
                 self._discard_copy()  # half a copy is of no use, and takes the room
-            raise CowError(f"{error} {self.move.key} is as it was.") from error
+            advice = (
+                f" Files went during each of {_COPIES} copies: stop it, then run again." if _vanished(error) else ""
+            )
+            raise CowError(f"{error} {self.move.key} is as it was.{advice}") from error
         self._note(phase=moves.FILLING)
+
+    def _have_it_copied(self, found: Instance) -> None:
+        body = _copy_body(found, self.move)
+        for attempt in range(1, _COPIES + 1):
+            told = self._tell_copying(found, attempt)
+            try:
+                self.server.work("instances", body=body, within=_COPY_WITHIN, told=told, project=self.move.project)
+            except ApiError as error:
+                if not _vanished(error) or attempt == _COPIES:
+                    raise
+                self._discard_copy()
+            else:
+                return
 
     def fill(self) -> None:
         """Make the copy equal to the source, which may run, and its snapshots to the source's."""
@@ -552,16 +566,17 @@ class Mover:
         moves.write(self.server, after)
         self.move = after
 
-    def _tell_copying(self, found: Instance) -> Callable[[], None]:
+    def _tell_copying(self, found: Instance, attempt: int) -> Callable[[], None]:
+        phase = "copying" if attempt == 1 else f"copying again, as files went ({attempt} of {_COPIES})"
         path = ("storage-pools", self.target_pool.name, "resources")
         before = self.server.get(*path)["space"]["used"]
         total = self._total(found)
 
         def tell() -> None:
             used = self.server.get(*path)["space"]["used"]
-            self.progress.say("copying", min(max(used - before, 0), total), total)
+            self.progress.say(phase, min(max(used - before, 0), total), total)
 
-        self.progress.say("copying", 0, total)
+        self.progress.say(phase, 0, total)
         return tell
 
 
@@ -577,6 +592,10 @@ class _Told:
     def __call__(self, amount: int) -> None:
         self.done += amount
         self.progress.say(self.phase, min(self.done, self.total), self.total)
+
+
+def _vanished(error: ApiError) -> bool:
+    return _VANISHED in error.message
 
 
 def _copy_body(found: Instance, move: Move) -> dict[str, Any]:

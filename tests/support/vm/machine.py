@@ -22,8 +22,6 @@ from .qemu import Hardware
 BOOTED_WITHIN = {"kvm": 60.0, "tcg": 900.0}
 RESUMED_WITHIN = 60.0
 SETTLED_WITHIN = 300.0
-_FAILED: set[str] = set()
-"""Accelerators that did not boot a machine, so that this process waits for each of them only once."""
 SSH_OPTIONS = "-o BatchMode=yes -o IdentitiesOnly=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null"
 
 
@@ -141,7 +139,7 @@ def _resume_or_boot(folder: Path, image: Image, hardware: Hardware) -> Machine:
 
 
 def _resume(folder: Path, image: Image, hardware: Hardware) -> Machine:
-    definition = qemu.command_line(image, hardware, qemu.usable_accelerators()[0])
+    definition = qemu.command_line(image, hardware, qemu.accelerator(image.kernel))
     inputs = [qemu.version(), definition, hardware.disks]
     saved = cached("vm-saved", "", inputs, lambda draft: _save(draft, image, hardware))
     for file in hardware.disk_files:
@@ -174,22 +172,8 @@ def _save(draft: Path, image: Image, hardware: Hardware) -> None:
 def _boot(
     folder: Path, image: Image, hardware: Hardware, until: Callable[[Machine], bool] = Machine.answers
 ) -> Machine:
-    """Boot with the first accelerator that works, and note which in the file `accelerator`."""
-    *attempts, last = qemu.usable_accelerators()
-    for accelerator in attempts:
-        if accelerator in _FAILED:
-            continue
-        try:
-            return _boot_with(accelerator, folder, image, hardware, until)
-        except MachineError:
-            _FAILED.add(accelerator)
-            qemu.stop(folder)
-    return _boot_with(last, folder, image, hardware, until)
-
-
-def _boot_with(
-    accelerator: str, folder: Path, image: Image, hardware: Hardware, until: Callable[[Machine], bool]
-) -> Machine:
+    """Boot, and note the accelerator in a file of that name."""
+    accelerator = qemu.accelerator(image.kernel)
     qemu.create_disks(folder, image, hardware)
     qemu.launch(folder, qemu.command_line(image, hardware, accelerator))
     machine = Machine(folder, image, qemu.ssh_port(folder))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +24,7 @@ PROGRAM = "qemu-system-x86_64"
 SAVED = "ready"
 PROCESS_ID = "qemu.pid"
 STARTED_WITHIN = 30.0
+SPEAKS_WITHIN = 10.0
 STOPPED_WITHIN = 30.0
 
 ACCELERATORS = {"kvm": "kvm", "tcg": "tcg,thread=multi"}
@@ -47,9 +50,28 @@ class Hardware:
         return ["root.qcow2", *(f"disk{number}.qcow2" for number in range(1, len(self.disks) + 1))]
 
 
-def usable_accelerators() -> list[str]:
-    """Those worth a try, the fastest first. A /dev/kvm that can be opened may yet not run ordinary kernels."""
-    return ["kvm", "tcg"] if os.access("/dev/kvm", os.R_OK | os.W_OK) else ["tcg"]
+@functools.cache
+def accelerator(kernel: Path) -> str:
+    """Name the fastest that runs this kernel. A /dev/kvm that can be opened may yet not run ordinary ones."""
+    return "kvm" if os.access("/dev/kvm", os.R_OK | os.W_OK) and _speaks(kernel, "kvm") else "tcg"
+
+
+def _speaks(kernel: Path, accelerator: str) -> bool:
+    """Whether the kernel says a word on its console, which takes it less than a second where it runs."""
+    with tempfile.TemporaryDirectory() as folder:
+        console = Path(folder, "console.log")
+        machine = [PROGRAM, "-accel", ACCELERATORS[accelerator], "-cpu", "max", "-nodefaults", "-display", "none"]
+        boot = ["-kernel", str(kernel), "-append", "earlyprintk=ttyS0", "-serial", f"file:{console}"]
+        with subprocess.Popen([*machine, *boot], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            deadline = time.monotonic() + SPEAKS_WITHIN
+            while process.poll() is None and time.monotonic() < deadline and not _has_text(console):
+                time.sleep(0.1)
+            process.kill()
+        return _has_text(console)
+
+
+def _has_text(console: Path) -> bool:
+    return console.exists() and console.stat().st_size > 0
 
 
 def version() -> str:
