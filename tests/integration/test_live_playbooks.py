@@ -70,6 +70,8 @@ def test_media_are_built_and_verified(place: Path, built: dict[str, PlaybookRun]
     table = next(task.result["msg"] for task in built["do"].tasks if task.task.endswith("Say what the images are"))
     assert str(place / "media/debian.seed") in table
     assert table.rstrip().endswith("install, live")
+    (row,) = _rows(built["do"], "live_image")
+    assert row[:4] == [str(place / "media/debian.seed"), "install, live", "xxhash64", "loop"]
     assert built["again"].changed == {"localhost": 0}, built["again"].output
 
 
@@ -84,6 +86,8 @@ def test_a_root_is_installed_on_a_device(place: Path, built: dict[str, PlaybookR
         done = install(place, device).succeeded()
         assert _steps(check) == _steps(done) != []
         assert "root install, btrfs" in " ".join(done.output.split())
+        (row,) = _rows(done, "live_install")
+        assert row[:3] == [device, "install", "btrfs"]
         assert install(place, device).succeeded().changed == {"localhost": 0}
     finally:
         run("losetup", "--detach", device)
@@ -132,6 +136,14 @@ def test_what_cannot_be_meant_to_install(place: Path, variables: dict[str, Any],
 def _steps(run: PlaybookRun) -> list[str]:
     results = (result for task in run.tasks for result in task.result.get("results", [task.result]))
     return [step for result in results for step in result.get("steps", [])]
+
+
+def _rows(run: PlaybookRun, role: str) -> list[list[str]]:
+    """The table that the role hands to the front end, each row with as many cells as there are columns."""
+    handed = next(task.result for task in run.tasks if "Hand" in task.task and "ansible_facts" in task.result)
+    table = handed["ansible_facts"][f"__{role}_cowherd_tables"]["result"]
+    assert {len(row) for row in table["rows"]} == {len(table["columns"])}
+    return [list(row) for row in table["rows"]]
 
 
 def _assert_equal(disk: Path, tree: Path, place: Path) -> None:
