@@ -315,7 +315,7 @@ def _used(point: Path) -> int:
 def _room(roots: Sequence[Shown]) -> int:
     """Bytes of a file of holes, in which the roots have room however badly they compress."""
     content = sum(sizing.payload(each.whole.tree) + sizing.inodes_of(each.whole.tree) * 4096 for each in roots)
-    return _ROOM + 2 * content
+    return _ROOM + 4 * content
 
 
 def _make_file(path: Path, size: int) -> None:

@@ -128,7 +128,7 @@ def plan(found: Found, wanted: Wanted) -> Plan:
     """Decide what to do."""
     if wanted.state == "verified":
         if found.verified and found.verified.wrong:
-            raise CowError(f"{wanted.path} is damaged. {found.verified.wrong} Do not use it: build it or get it again.")
+            raise CowError(f"{wanted.path} is damaged: {found.verified.wrong} Do not use it: build it or get it again.")
         return Plan()
     standing = found.standing
     leftover = Plan.of(*resource.remove_leftover(standing))
