@@ -1,9 +1,16 @@
-"""Makes the modules importable as Ansible imports them: our module_utils are part of ansible.module_utils."""
+"""Makes the modules importable as Ansible imports them: our module_utils are part of ansible.module_utils.
+
+No example of Hypothesis fails for the time that it takes: the machine may have other work.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import ansible.module_utils
+import hypothesis
 
 ansible.module_utils.__path__.append(str(Path(__file__).parents[1] / "module_utils"))
+
+hypothesis.settings.register_profile("cowherd", deadline=None)
+hypothesis.settings.load_profile("cowherd")

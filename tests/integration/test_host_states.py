@@ -60,7 +60,6 @@ hosts = st.builds(
 
 @settings(
     max_examples=12,
-    deadline=None,
     derandomize="CI" in os.environ,
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
 )

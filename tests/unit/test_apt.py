@@ -370,7 +370,7 @@ VERSION = st.builds(
 
 
 @pytest.mark.skipif(shutil.which("dpkg") is None, reason="needs dpkg: it is not installed")
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(VERSION, VERSION)
 def test_order_is_dpkgs(left: str, right: str) -> None:
     relation = {-1: "lt", 0: "eq", 1: "gt"}[apt.compare_versions(left, right)]

@@ -79,7 +79,7 @@ def fits(root: Path, layout: sizing.Layout, work: Path) -> bool:
     return made.status == 0 and "too small for a journal" not in made.stdout + made.stderr
 
 
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 @given(
     seed=st.integers(0, 2**32),
     files=st.integers(0, 120),
@@ -102,7 +102,6 @@ def test_what_is_computed_fits_and_two_percent_less_does_not(
         assert not fits(root, sizing.Layout(less, layout.inodes, layout.journal), work)
 
 
-@settings(deadline=None)
 @given(blocks=st.integers(1, 1 << 24), inodes=st.integers(11, 1 << 24), journal=st.sampled_from([None, 0, 4096]))
 def test_the_smallest_layout_holds_what_is_needed(blocks: int, inodes: int, journal: int | None) -> None:
     need = sizing.Need(blocks, inodes)
