@@ -1,4 +1,4 @@
-"""Measure, and put the results into docs/benchmarks.md: `python -m benchmarks [NAME ...]`."""
+"""Measure, and put each result into the page of docs/ that has its place: `python -m benchmarks [NAME ...]`."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from . import golden, images, kills, launch, migrate, site, treecopy
+from . import golden, golden_kills, images, kills, launch, migrate, site, treecopy
 
-PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+PAGES = Path(__file__).parents[1] / "docs"
 BENCHMARKS: dict[str, Callable[[], str]] = {
     "launch": launch.measure,
     "site": site.measure,
     "golden": golden.measure,
+    "golden-kills": golden_kills.measure,
     "treecopy": treecopy.measure,
     "migrate": migrate.measure,
     "kills": kills.measure,
@@ -33,7 +34,8 @@ def main(names: list[str]) -> int:
     for name in names or BENCHMARKS:
         text = f"{BENCHMARKS[name]()}\n\nOn {_machine()}. Again: `python -m benchmarks {name}`.\n"
         sys.stdout.write(text)
-        PAGE.write_text(_with_section(PAGE.read_text(), name, text))
+        for page in PAGES.glob("*.md"):
+            page.write_text(_with_section(page.read_text(), name, text))
     return 0
 
 

@@ -94,8 +94,9 @@ options:
     default: daily
   trim:
     description:
-      - When to give back what was freed in file systems that are mounted, likewise. It runs C(fstrim) on all of them.
-      - It matters to O(backend=zvol), where the pool does not learn of freed blocks in any other way.
+      - When to have what was freed in the store's own file systems given back to their devices, likewise. It runs
+        C(cow-session trim).
+      - It matters to O(backend=zvol), where the pool does not learn of small freed blocks in any other way.
     type: str
     default: ""
 """

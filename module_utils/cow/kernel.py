@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
+import fcntl
 import os
 import signal
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
 _CLONE_NEWNS = 0x20000
 _MS_REC, _MS_SLAVE = 0x4000, 0x80000
+_FITRIM = 0xC0185879
+_RANGE = struct.Struct("=QQQ")
+"""Of FITRIM: first byte, how many, and the least that is worth it."""
 _FALLOC_FL_KEEP_SIZE, _FALLOC_FL_PUNCH_HOLE = 1, 2
 
 
@@ -22,6 +28,24 @@ def sync_file_system(path: Path) -> None:
         _checked(_libc().syncfs(descriptor))
     finally:
         os.close(descriptor)
+
+
+def trim(path: Path) -> int | None:
+    """Have the file system that holds `path` give its free space back to the device (FITRIM, as fstrim(8) does).
+
+    Returns the bytes that were given back, None where the device or the file system takes none.
+    """
+    asked = bytearray(_RANGE.pack(0, 2**64 - 1, 0))
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.ioctl(descriptor, _FITRIM, asked)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.ENOTTY):
+            raise
+        return None
+    finally:
+        os.close(descriptor)
+    return int(_RANGE.unpack(asked)[1])
 
 
 def punch_hole(descriptor: int, offset: int, length: int) -> None:

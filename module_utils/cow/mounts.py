@@ -73,12 +73,24 @@ def showing(path: Path) -> tuple[Mount, ...]:
 def tells_kinds(folder: Path) -> bool | None:
     """Say whether the file system tells the kind of each entry as it lists a folder (d_type of readdir(3)).
 
-    Overlays need that. None where it cannot be told: there is no such folder, or nothing in it.
+    Overlays need that. Where nothing is in the folder, those above it are asked as far as they are of the same file
+    system. None where it cannot be told: there is no such folder, or nothing in any of them.
     """
     try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        real = folder.resolve(strict=True)
+        device = real.stat().st_dev
+        for each in (real, *real.parents):
+            if each.stat().st_dev != device:
+                return None
+            if (told := _tells_kinds_in(each)) is not None:
+                return told
     except OSError:
-        return None
+        pass
+    return None
+
+
+def _tells_kinds_in(folder: Path) -> bool | None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         with os.scandir(descriptor) as entries:
             entry = next(entries, None)

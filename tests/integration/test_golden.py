@@ -130,6 +130,23 @@ def test_sessions_are_mounted_again_after_a_reboot(store: Store) -> None:
     store.run("mount", "p", "alice")
 
 
+def test_the_file_systems_of_the_store_are_trimmed(store: Store) -> None:
+    store.begin()
+    alice = store.clone("alice")
+    (alice / "large").write_bytes(os.urandom(8_000_000))
+    subprocess.run(["sync"], check=True)
+    (alice / "large").unlink()
+    subprocess.run(["sync"], check=True)
+    printed = store.run("trim")
+    assert printed["failed"] == []
+    if store.place.fuse:
+        assert printed["trimmed"] == []  # a pool does it by itself
+        return
+    (trimmed,) = printed["trimmed"]
+    assert trimmed["path"] == str(store.place.top)
+    assert trimmed["bytes"] >= 8_000_000
+
+
 def test_a_session_in_use_is_not_destroyed(store: Store) -> None:
     store.begin()
     alice = store.clone("alice")

@@ -73,26 +73,35 @@ def four_runs(
     library: Path = ROOT / "library",
     within: Sequence[str] = (),
 ) -> FourRuns:
+    """Run a module of the project that has something to do on this machine four times, as `four_runs_by` does."""
+    return four_runs_by(
+        lambda check: run_module(name, args, check, environment=environment, library=library, within=within),
+        state=state,
+    )
+
+
+def four_runs_by(run_once: Callable[[bool], Result], *, state: Callable[[], Any] | None = None) -> FourRuns:
     """Run a module that has something to do four times, and assert what holds of every module.
 
     Only the first two runs say changed; check mode names the steps and the diff of the run, and writes nothing.
 
-    state: reads all that the module could change, by other means than the module's own; compared around check mode.
+    run_once: runs it, in check mode or not. state: reads all that the module could change, by other means than the
+    module's own; compared around check mode.
     """
 
     def run(*, check: bool, changed: bool) -> Result:
         before = state() if state and check else None
-        result = run_module(name, args, check, environment=environment, library=library, within=within)
-        assert not result.get("failed"), f"{name} failed: {result['msg']}"
-        assert result["changed"] is changed, f"{name}: changed {result['changed']}, wanted {changed}: {result['steps']}"
+        result = run_once(check)
+        assert not result.get("failed"), f"it failed: {result['msg']}"
+        assert result["changed"] is changed, f"changed {result['changed']}, wanted {changed}: {result['steps']}"
         if state and check:
-            assert state() == before, f"{name} wrote in check mode"
+            assert state() == before, "it wrote in check mode"
         return result
 
     announced = run(check=True, changed=True)
     done = run(check=False, changed=True)
-    assert announced["steps"] == done["steps"], f"{name}: check mode announced other steps than the run took"
-    assert announced["diff"] == done["diff"], f"{name}: check mode showed another diff than the run"
+    assert announced["steps"] == done["steps"], "check mode announced other steps than the run took"
+    assert announced["diff"] == done["diff"], "check mode showed another diff than the run"
     return FourRuns(announced, done, again=run(check=False, changed=False), again_check=run(check=True, changed=False))
 
 

@@ -1,7 +1,7 @@
 """Runs cow-session and kills it, without a chance to clean up, right before a change that it is about to make.
 
-A program of its own: `python -P killed.py N ARGUMENTS...` is killed before its Nth change, or ends as cow-session does
-when it makes fewer. Changes are told by the audit events of Python (PEP 578).
+A program of its own: `python -P killed.py N ARGUMENTS...` is killed before its Nth change, which it names on standard
+error, or ends as cow-session does when it makes fewer. Changes are told by the audit events of Python (PEP 578).
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from ansible.module_utils.cow.golden import cli  # noqa: E402
 
 CHANGES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.symlink", "os.link", "os.chmod", "os.chown"}
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
-IOCTL_WRITES = 1 << 30
 
 
 def is_change(event: str, args: tuple[Any, ...]) -> bool:
@@ -34,6 +33,13 @@ def is_change(event: str, args: tuple[Any, ...]) -> bool:
     return event in CHANGES
 
 
+def in_words(event: str, args: tuple[Any, ...]) -> str:
+    """What the change is, in few words: rename, or zfs promote."""
+    if event == "subprocess.Popen":
+        return " ".join(args[1][: 2 if args[1][0] == "zfs" else 1])
+    return {"open": "write", "fcntl.ioctl": "ioctl"}.get(event, event.removeprefix("os."))
+
+
 def kill_before(number: int) -> None:
     """Arm it for this process, and not for those that it forks."""
     left = [number]
@@ -43,6 +49,7 @@ def kill_before(number: int) -> None:
         if os.getpid() == process and is_change(event, args):
             left[0] -= 1
             if not left[0]:
+                os.write(2, in_words(event, args).encode())
                 os.kill(process, signal.SIGKILL)
 
     sys.addaudithook(look)

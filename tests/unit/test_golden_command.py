@@ -71,6 +71,7 @@ print(*sorted(unwanted & set(sys.modules)))
         "gc p",
         "mount",
         "mount p s",
+        "trim",
         "--store tank/golden --backend zfs --expect zfs list",
     ],
 )

@@ -107,6 +107,11 @@ def test_words_of_a_unit_mean_themselves() -> None:
     assert 'ExecStart="/opt/my $$tools/cow-session" --config /etc/cowherd/golden.json mount\n' in text
 
 
+def test_the_store_alone_is_trimmed() -> None:
+    text = written(wanted(trim="weekly"))[UNITS / "cow-session-golden-trim.service"]
+    assert "ExecStart=/usr/local/bin/cow-session --config /etc/cowherd/golden.json trim\n" in text
+
+
 def test_a_dataset_is_waited_for_by_the_units_of_zfs() -> None:
     text = written(wanted(store="tank/golden"))[UNITS / MOUNT]
     assert "RequiresMountsFor" not in text

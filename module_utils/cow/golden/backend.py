@@ -49,6 +49,9 @@ class Backend(Protocol):
     def sizes(self, project: Project) -> tuple[dict[int, Sizes], dict[str, Sizes]]:
         """Measure the generations by number and the sessions by name."""
 
+    def trimmable(self) -> tuple[Path, ...]:
+        """Where the file systems of the store are mounted that keep what was freed in them until they are trimmed."""
+
     def locked(
         self, project: str, part: str, *, shared: bool = False, timeout: float = 60.0
     ) -> AbstractContextManager[None]:

@@ -90,6 +90,8 @@ def parser() -> argparse.ArgumentParser:
     mount = commands.add_parser("mount", help="mount sessions again, as after a reboot")
     mount.add_argument("project", nargs="?")
     mount.add_argument("session", nargs="?")
+
+    commands.add_parser("trim", help="have what was freed in the store's file systems given back to their devices")
     return top
 
 
@@ -180,6 +182,19 @@ def _mount(options: argparse.Namespace, settings: Mapping[str, Any]) -> Result:
     return {"mounted": mounted, "failed": failed}, 1 if failed else 0
 
 
+def _trim(options: argparse.Namespace, settings: Mapping[str, Any]) -> Result:  # noqa: ARG001
+    """Trim one after the other; a failure at one does not keep the others from being trimmed."""
+    from .. import kernel  # noqa: PLC0415
+
+    trimmed, failed = [], []
+    for path in _store(settings).backend.trimmable():
+        try:
+            trimmed.append({"path": str(path), "bytes": kernel.trim(path)})
+        except OSError as error:
+            failed.append({"what": str(path), "msg": str(error)})
+    return {"trimmed": trimmed, "failed": failed}, 1 if failed else 0
+
+
 _COMMANDS: dict[str, Callable[[argparse.Namespace, Mapping[str, Any]], Result]] = {
     "clone": _clone,
     "promote": _promote,
@@ -187,6 +202,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace, Mapping[str, Any]], Result]] 
     "list": _list,
     "gc": _collect,
     "mount": _mount,
+    "trim": _trim,
 }
 
 

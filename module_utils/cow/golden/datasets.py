@@ -194,6 +194,10 @@ class Datasets:
         }
         return on_disk, {name: _sizes(inventory.found[each]) for name, each in inventory.sessions.items()}
 
+    def trimmable(self) -> tuple[Path, ...]:
+        """None: a dataset frees what it has no use for, and the pool trims its devices by itself (autotrim)."""
+        return ()
+
     def locked(
         self, project: str, part: str, *, shared: bool = False, timeout: float = 60.0
     ) -> AbstractContextManager[None]:

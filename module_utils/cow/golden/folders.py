@@ -98,6 +98,10 @@ class Folders:
         }
         return generations, sessions
 
+    def trimmable(self) -> tuple[Path, ...]:
+        """The file system that the store is on."""
+        return (mounts.under(self._store()).mount_point,)
+
     def locked(
         self, project: str, part: str, *, shared: bool = False, timeout: float = 60.0
     ) -> AbstractContextManager[None]:

@@ -2,7 +2,7 @@
 
 Each store has units of its own, named after its configuration: cow-session-NAME-mount.service mounts the sessions again
 after a reboot, cow-session-NAME-gc.timer collects garbage, cow-session-NAME-trim.timer gives back what was freed inside
-of volumes.
+of volumes, or in the file system of a folder.
 """
 
 from __future__ import annotations
@@ -195,11 +195,9 @@ def _units(wanted: Wanted) -> dict[str, str]:
         texts[gc] = f"{head}Type=oneshot\n{quietly}ExecStart={command} gc\n"
         texts[gc_timer] = _timer(f"Collect garbage of golden trees ({wanted.name})", wanted.collect)
     if wanted.trim:
-        head = _head(f"Give back what was freed in volumes of golden trees ({wanted.name})", needs)
-        # What is mounted with discard gives back large extents at once; single blocks are left to this.
-        trimming = "ExecStart=/sbin/fstrim --listed-in /proc/self/mountinfo --quiet-unsupported\n"
-        texts[trim] = f"{head}Type=oneshot\n{quietly}{trimming}"
-        texts[trim_timer] = _timer(f"Give back what was freed in volumes of golden trees ({wanted.name})", wanted.trim)
+        head = _head(f"Give back what was freed in golden trees ({wanted.name})", needs)
+        texts[trim] = f"{head}Type=oneshot\n{quietly}ExecStart={command} trim\n"
+        texts[trim_timer] = _timer(f"Give back what was freed in golden trees ({wanted.name})", wanted.trim)
     return texts
 
 

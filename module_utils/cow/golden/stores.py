@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ from ..errors import CowError
 from .backend import BEGUN_WITH, Backend
 from .refusals import NotThere
 from .store import Store
+
+_NO_KINDS = "its folders do not tell kinds of entries (d_type), so container engines cannot have overlays on it"
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,12 @@ def require(choice: Choice, expected: str | None) -> None:
 
 def choose(store: str, backend: str) -> Choice:
     """Decide on the backend of a store."""
-    return _of_folder(store, backend) if store.startswith("/") else _of_dataset(names.dataset(store), backend)
+    if not store.startswith("/"):
+        return _of_dataset(names.dataset(store), backend)
+    choice = _of_folder(store, backend)
+    if mounts.tells_kinds(Path(store)) is False:
+        return replace(choice, why=f"{choice.why}; {_NO_KINDS}")
+    return choice
 
 
 def _of_dataset(dataset: str, backend: str) -> Choice:

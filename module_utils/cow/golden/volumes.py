@@ -38,6 +38,11 @@ class Volumes(Datasets):
     volume_size: str = "100GiB"
     devices: Path = Path("/dev")
 
+    def trimmable(self) -> tuple[Path, ...]:
+        """Sessions that are mounted: `discard` gives large extents back at once, and small ones never."""
+        projects = (self.read(name) for name in self.projects())
+        return tuple(Path(each.path) for project in projects if project for each in project.sessions if each.mounted)
+
     def _at_rest(self) -> dict[str, str]:
         return {"readonly": "on"}
 

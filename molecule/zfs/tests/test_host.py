@@ -139,6 +139,14 @@ def test_timers_wait(host: Host, store: str, path: str) -> None:
     assert store != "volumes" or host.service("cow-session-volumes-trim.timer").is_running
 
 
+def test_volumes_give_back_what_was_freed(host: Host) -> None:
+    host.check_output("systemctl start cow-session-volumes-trim.service")
+    trimmed = _command(host, "volumes", "trim")["trimmed"]
+    assert STORES["volumes"] in [each["path"] for each in trimmed]
+    assert all(each["bytes"] is not None for each in trimmed)
+    assert _command(host, "golden", "trim")["trimmed"] == []
+
+
 @of_each_pool
 def test_containers_run_again(host: Host, pool: str, dataset: str) -> None:
     del dataset
