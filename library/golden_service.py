@@ -15,6 +15,8 @@ author:
   - Cowherd contributors
 requirements:
   - systemd, where any unit is asked for
+extends_documentation_fragment:
+  - golden
 attributes:
   check_mode:
     description: Reports what a run would do, and writes nothing.
@@ -51,17 +53,7 @@ options:
       - Where the golden trees are, an absolute path of a folder, or a ZFS dataset as POOL/NAME. Required with
         O(state=present).
     type: str
-  backend:
-    description:
-      - How trees are kept and cloned, as with M(golden_cache).
-    type: str
-    choices: [auto, zfs, zvol, btrfs, reflink, copy]
-    default: auto
-  expect:
-    description:
-      - The backend that it has to come to.
-    type: str
-    choices: [zfs, zvol, btrfs, reflink, copy]
+    required: false
   reserve:
     description:
       - Free space of the store at or under which no new session is made, as a share of the store or as a size.
@@ -133,16 +125,15 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.cow import lock
-from ansible.module_utils.cow.golden import service
+from ansible.module_utils.cow.golden import service, stores
 from ansible.module_utils.cow.plan import converge, explained
 
 ARGUMENTS: dict[str, Any] = {
     "name": {"type": "str", "default": "golden"},
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
     "command": {"type": "path", "default": "/usr/local/bin/cow-session"},
+    **stores.ARGUMENTS,
     "store": {"type": "str"},
-    "backend": {"type": "str", "choices": ["auto", "zfs", "zvol", "btrfs", "reflink", "copy"], "default": "auto"},
-    "expect": {"type": "str", "choices": ["zfs", "zvol", "btrfs", "reflink", "copy"]},
     "reserve": {"type": "str", "default": "2%"},
     "keep": {"type": "int", "default": 3},
     "grace": {"type": "int", "default": 3600},

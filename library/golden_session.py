@@ -13,9 +13,8 @@ description:
   - A session that exists and is not mounted, as after a reboot, is mounted again. What was written in it stays.
 author:
   - Cowherd contributors
-requirements:
-  - OpenZFS 2.0 or newer for the backends zfs and zvol
-  - xfsprogs for the backend zvol
+extends_documentation_fragment:
+  - golden
 attributes:
   check_mode:
     description: Reports what a run would do, and writes nothing.
@@ -31,26 +30,6 @@ attributes:
     support: full
     platforms: linux
 options:
-  store:
-    description:
-      - Where the golden trees are, an absolute path of a folder, or a ZFS dataset as POOL/NAME.
-      - It has to exist. What is in it and was not made by Cowherd is left alone.
-    type: str
-    required: true
-  backend:
-    description:
-      - How trees are kept and cloned. V(auto) takes the best one that the store is on, and says which and why.
-      - V(zfs) has datasets and clones, V(zvol) XFS on volumes of ZFS and clones of them, V(btrfs) subvolumes and
-        snapshots, V(reflink) folders that share data where the file system can (XFS, btrfs), V(copy) plain copies.
-      - A store keeps the backend that it was begun with; another one is refused.
-    type: str
-    choices: [auto, zfs, zvol, btrfs, reflink, copy]
-    default: auto
-  expect:
-    description:
-      - The backend that it has to come to. Another one, such as a fallback to V(copy), is an error then.
-    type: str
-    choices: [zfs, zvol, btrfs, reflink, copy]
   project:
     description:
       - Name of the project, 1 to 63 letters, digits, C(.), C(_) or C(-), beginning with a letter or digit.
@@ -160,9 +139,7 @@ from ansible.module_utils.cow.golden import resource, stores
 from ansible.module_utils.cow.plan import converge, explained
 
 ARGUMENTS: dict[str, Any] = {
-    "store": {"type": "str", "required": True},
-    "backend": {"type": "str", "choices": ["auto", "zfs", "zvol", "btrfs", "reflink", "copy"], "default": "auto"},
-    "expect": {"type": "str", "choices": ["zfs", "zvol", "btrfs", "reflink", "copy"]},
+    **stores.ARGUMENTS,
     "project": {"type": "str", "required": True},
     "name": {"type": "str", "required": True},
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},

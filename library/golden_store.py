@@ -15,8 +15,8 @@ description:
     destroyed one. Nothing is ever done by force.
 author:
   - Cowherd contributors
-requirements:
-  - OpenZFS 2.0 or newer where the store is a dataset
+extends_documentation_fragment:
+  - golden
 attributes:
   check_mode:
     description: Reports what a run would do, and writes nothing.
@@ -38,17 +38,6 @@ options:
       - One that exists stays as it is.
     type: str
     required: true
-  backend:
-    description:
-      - How trees are to be kept and cloned there, as with M(golden_cache). One that does not work there is refused.
-    type: str
-    choices: [auto, zfs, zvol, btrfs, reflink, copy]
-    default: auto
-  expect:
-    description:
-      - The backend that it has to come to. Another one is refused before anything is made.
-    type: str
-    choices: [zfs, zvol, btrfs, reflink, copy]
   device:
     description:
       - The block device on which to make the pool of a dataset, when there is none of its name yet.
@@ -117,15 +106,13 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.cow import lock
-from ansible.module_utils.cow.golden import place
+from ansible.module_utils.cow.golden import place, stores
 from ansible.module_utils.cow.plan import converge, explained
 from ansible.module_utils.cow.zfs import Zfs
 from ansible.module_utils.cow.zpool import Zpool
 
 ARGUMENTS: dict[str, Any] = {
-    "store": {"type": "str", "required": True},
-    "backend": {"type": "str", "choices": ["auto", "zfs", "zvol", "btrfs", "reflink", "copy"], "default": "auto"},
-    "expect": {"type": "str", "choices": ["zfs", "zvol", "btrfs", "reflink", "copy"]},
+    **stores.ARGUMENTS,
     "device": {"type": "path"},
     "pool_properties": {"type": "dict", "default": {"ashift": "12", "autotrim": "on"}},
     "properties": {

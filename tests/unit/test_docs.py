@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
@@ -42,6 +43,14 @@ def test_ansible_takes_the_command(command: str) -> None:
         argv, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=120
     )
     assert finished.returncode == 0, finished.stderr
+
+
+def test_ansible_doc_finds_what_modules_share() -> None:
+    program = Path(sys.executable).with_name("ansible-doc")
+    shown = subprocess.run(
+        [program, "--json", "golden_cache"], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=True
+    )
+    assert {"store", "project"} <= json.loads(shown.stdout)["golden_cache"]["doc"]["options"].keys()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -11,12 +11,16 @@ from typing import Any
 import pytest
 import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible.plugins.loader import fragment_loader
+from ansible.utils.plugin_docs import add_fragments
 
-FILES = sorted((Path(__file__).parents[2] / "library").glob("*.py"))
+ROOT = Path(__file__).parents[2]
+FILES = sorted((ROOT / "library").glob("*.py"))
 ATTRIBUTES = {"check_mode", "diff_mode", "idempotent", "platform"}
 COMPARED = {"required": False, "default": None, "choices": None, "elements": None, "aliases": []}
 """What documentation and specification have to agree on besides the type, and what leaving it out stands for."""
 
+fragment_loader.add_directory(str(ROOT / "doc_fragments"))
 pytestmark = pytest.mark.parametrize("module", [pytest.param(path, id=path.stem) for path in FILES], indirect=True)
 
 
@@ -35,8 +39,10 @@ def load(path: Path) -> ModuleType:
 
 
 def documentation(module: ModuleType) -> dict[str, Any]:
+    """With what it takes from fragments, as ansible-doc shows it."""
     parsed = yaml.safe_load(module.DOCUMENTATION)
     assert isinstance(parsed, dict)
+    add_fragments(parsed, str(module.__file__), fragment_loader, is_module=True)
     return parsed
 
 

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from .model import Project, Record, Room, Session, Sizes
 
+BACKENDS = ("zfs", "zvol", "btrfs", "reflink", "copy")
 BEGUN_WITH = "cowherd:backend"
 """The property of a store's dataset that says which backend it was begun with."""
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import Busy, CowError
+from .backend import BACKENDS
 from .refusals import InUse, Refusal
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from .store import Store
 
 CONFIGURATION = "/etc/cowherd/golden.json"
-BACKENDS = ("zfs", "zvol", "btrfs", "reflink", "copy")
 OPTIONS = ("store", "backend", "expect", "reserve", "keep", "volume_size", "grace")
 """What the configuration may set, and an option of the command line overrides."""
 STATUSES = """\

@@ -11,10 +11,16 @@ from typing import Any
 
 from .. import mounts, names
 from ..errors import CowError
-from .backend import BEGUN_WITH, Backend
+from .backend import BACKENDS, BEGUN_WITH, Backend
 from .refusals import NotThere
 from .store import Store
 
+ARGUMENTS: dict[str, Any] = {
+    "store": {"type": "str", "required": True},
+    "backend": {"type": "str", "choices": ["auto", *BACKENDS], "default": "auto"},
+    "expect": {"type": "str", "choices": [*BACKENDS]},
+}
+"""Of each module for golden trees; doc_fragments/golden.py says what they are."""
 _NO_KINDS = "its folders do not tell kinds of entries (d_type), so container engines cannot have overlays on it"
 
 
