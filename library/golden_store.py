@@ -19,7 +19,9 @@ extends_documentation_fragment:
   - golden
 attributes:
   check_mode:
-    description: Reports what a run would do, and writes nothing.
+    description:
+      - Reports what a run would do, and writes nothing. Where there is no pool, and no device to make it on, it warns,
+        for a task before may be to make it.
     support: full
   diff_mode:
     description: Shows what each step changes.

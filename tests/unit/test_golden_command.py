@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import subprocess
 import sys
 import zipfile
@@ -11,6 +13,8 @@ import pytest
 from ansible.module_utils.cow.errors import Busy, CowError
 from ansible.module_utils.cow.golden import cli, program
 from ansible.module_utils.cow.golden.refusals import Exists, InUse, NoRoom, NotThere, Refusal
+
+PAGE = Path(__file__).parents[2] / "docs" / "golden.md"
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +83,11 @@ def test_command_lines(line: str) -> None:
     assert cli.parser().parse_args(line.split()).command in line
 
 
+@pytest.mark.parametrize("line", re.findall(r"^cow-session (.*)$", PAGE.read_text(), re.MULTILINE))
+def test_command_lines_of_the_page(line: str) -> None:
+    assert cli.parser().parse_args(shlex.split(line, comments=True)).command in line
+
+
 @pytest.mark.parametrize(
     "line", ["", "clone p", "promote p", "promote p s --source /x", "--backend ext4 list", "purge"]
 )
@@ -103,3 +112,4 @@ def test_command_lines_that_are_wrong(line: str) -> None:
 def test_failures_have_a_status_and_a_word(error: CowError, status: int, word: str) -> None:
     assert cli._failure(error) == ({"error": word, "msg": "why"}, status)
     assert f"  {status}  " in cli.STATUSES
+    assert re.search(rf"^\| {status} \| .* \| `{word}` \|$", PAGE.read_text(), re.MULTILINE)

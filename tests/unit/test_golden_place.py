@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.cow.blockdev import Device
-from ansible.module_utils.cow.errors import CowError
+from ansible.module_utils.cow.errors import CowError, NotYetKnown
 from ansible.module_utils.cow.golden import place
 from ansible.module_utils.cow.golden.place import Found, Wanted
 from ansible.module_utils.cow.process import CommandFailed, Finished
@@ -93,6 +93,12 @@ def test_a_pool_is_made_on_an_empty_device() -> None:
 def test_devices_that_no_pool_is_made_on(found: Found, device: str | None, sentence: str) -> None:
     with pytest.raises(CowError, match=sentence.replace("(", r"\(")):
         titles(found, wanted(device=device))
+
+
+def test_a_pool_may_be_about_to_come() -> None:
+    """Another task of the play may make it, so that check mode warns where the run would be refused."""
+    with pytest.raises(NotYetKnown, match="There is no pool tank"):
+        titles(Found(missing=("tank/a", "tank/a/golden"), pool=False), wanted())
 
 
 @pytest.mark.parametrize(

@@ -167,7 +167,9 @@ def _require_empty(found: Found, wanted: Wanted) -> blockdev.Device:
             f"Run `zpool import {wanted.pool}` to use it, or name a store in another pool."
         )
     if wanted.device is None:
-        raise CowError(f"There is no pool {wanted.pool}. Create it, or name an empty device that it is to be made on.")
+        raise NotYetKnown(
+            f"There is no pool {wanted.pool}. Create it, or name an empty device that it is to be made on."
+        )
     if found.device is None:
         raise CowError(
             f"{wanted.device} is not a block device. Name one that lsblk lists, or create the pool yourself."
