@@ -158,7 +158,7 @@ def _killed(store: Store, change: int, *argv: str | Path | int) -> str | None:
     own = len(store.within)
     command = store.command(*argv)
     finished = subprocess.run(
-        [*command[:own], sys.executable, "-P", _PROGRAM, str(change), *command[own + 1 :]],
+        [*command[:own], sys.executable, "-P", _PROGRAM, str(change), *command[own:]],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

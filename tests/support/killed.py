@@ -1,7 +1,8 @@
 """Runs cow-session and kills it, without a chance to clean up, right before a change that it is about to make.
 
-A program of its own: `python -P killed.py N ARGUMENTS...` is killed before its Nth change, which it names on standard
-error, or ends as cow-session does when it makes fewer. Changes are told by the audit events of Python (PEP 578).
+A program of its own that needs nothing but the file cow-session: `python -P killed.py N FILE ARGUMENTS...` is killed
+before its Nth change, which it names on standard error, or ends as cow-session does when it makes fewer. Changes are
+told by the audit events of Python (PEP 578).
 """
 
 from __future__ import annotations
@@ -9,16 +10,10 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from pathlib import Path
+from importlib import import_module
 from typing import Any
 
-import ansible.module_utils
-
-ansible.module_utils.__path__.append(str(Path(__file__).parents[2] / "module_utils"))
-
-from ansible.module_utils.cow.golden import cli  # noqa: E402
-
-CHANGES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.symlink", "os.link", "os.chmod", "os.chown"}
+CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.symlink", "os.link", "os.chmod", "os.chown"}
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 
@@ -28,6 +23,8 @@ def is_change(event: str, args: tuple[Any, ...]) -> bool:
         return bool(args[2] & WRITING) and not str(args[0]).endswith((".lock", "/null"))
     if event == "fcntl.ioctl":
         return bool(args[1] >> 30 == 1)
+    if event == "os.mkdir":
+        return args[2] != -1 or not os.path.exists(args[0])  # noqa: PTH110
     if event == "subprocess.Popen":
         return list(args[1])[:2] != ["zfs", "get"]
     return event in CHANGES
@@ -56,5 +53,7 @@ def kill_before(number: int) -> None:
 
 
 if __name__ == "__main__":
+    sys.path.insert(0, sys.argv[2])
+    main = import_module("cow.golden.cli").main
     kill_before(int(sys.argv[1]))
-    sys.exit(cli.main(sys.argv[2:]))
+    sys.exit(main(sys.argv[3:]))
