@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,9 +23,19 @@ _ALONE = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc
 _DAEMON = """\
 set -e
 for folder in /run /var/lib /etc/zfs; do mount -t tmpfs tmpfs "$folder"; done
-mkdir /run/lock /run/zfs /var/lib/zfs
+mkdir /run/lock /run/zfs /var/lib/zfs /run/in-turn
+printf '%s' "$1" >/run/in-turn/zfs
+chmod 755 /run/in-turn/zfs
 exec zfs-fuse --no-daemon --no-kstat-mount
 """
+_IN_TURN = """\
+#!/bin/sh
+case $1 in
+get | list) exec {zfs} "$@" ;;
+*) exec flock /run/in-turn {zfs} "$@" ;;
+esac
+"""
+"""The daemon tells its own listener of a new mount in two writes, and hangs where those of two mounts mingle."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +48,8 @@ class ZfsFuse:
     @property
     def within(self) -> tuple[str, ...]:
         """The command by which others run where its mounts are seen."""
-        return ("nsenter", "--target", str(self.process), "--mount", "--pid", "--")
+        path = f"PATH=/run/in-turn:{os.environ['PATH']}"
+        return ("nsenter", "--target", str(self.process), "--mount", "--pid", "--", "env", path)
 
     def seen(self, path: Path | str) -> Path:
         """Where a path there is found from here."""
@@ -70,9 +82,12 @@ def running(folder: Path) -> Iterator[ZfsFuse]:
     if not Path("/dev/fuse").exists():
         pytest.skip("needs /dev/fuse: the kernel has no FUSE, or this container may not use it")
     folder.mkdir(exist_ok=True)
+    in_turn = _IN_TURN.format(zfs=shutil.which("zfs"))
     with (
         (folder / "log").open("wb") as log,
-        subprocess.Popen([*_ALONE, "sh", "-c", _DAEMON], stdin=subprocess.DEVNULL, stdout=log, stderr=log) as alone,
+        subprocess.Popen(
+            [*_ALONE, "sh", "-c", _DAEMON, "sh", in_turn], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+        ) as alone,
     ):
         try:
             yield ZfsFuse(waiting.until(lambda: _daemon(alone), within=120))
