@@ -91,7 +91,7 @@ def test_a_run_ends_with_the_sum_of_its_tiers(tiers: str, label: str) -> None:
     """Run by the suite in a process of its own: a test of this module. Tiers that run together are told by labels."""
     finished = subprocess.run(
         [sys.executable, "-m", "cowherd", "test", "--tier", tiers, "-k", "test_no_test_selected_is_none"],
-        env={**os.environ, "PYTHONPATH": str(environment.ROOT / "src")},
+        env={**os.environ, "PYTHONPATH": str(environment.ROOT / "src"), "PYTEST_ADDOPTS": ""},
         capture_output=True,
         text=True,
         check=False,
