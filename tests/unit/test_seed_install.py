@@ -25,9 +25,9 @@ SEED = Seed(
     {},
 )
 ORDER = Order("install", "btrfs", "auto", "install", "", None, None, None)
-DEVICE = Target(Path("/dev/vdb"), True, 400 * MIB, "", frozenset(), "", unfinished=False)
+DEVICE = Target(Path("/dev/vdb"), True, 400 * MIB, "", (), "", unfinished=False)
 ABSENT = replace(DEVICE, path=Path("/srv/new.img"), device=False, bytes=None)
-EXT4 = replace(DEVICE, content="ext4 1234", names=frozenset({"ext4", "1234"}), uuid="1234")
+EXT4 = replace(DEVICE, content="ext4 1234", names=("1234", "ext4"), uuid="1234")
 INPUTS = {"root": "install"}
 SPROUT = Method("sprout", "as asked for")
 INSTALL = "install root install of /srv/media.seed on /dev/vdb (btrfs, sprout)"

@@ -182,7 +182,7 @@ def _refuse_unnamed(found: Found, wanted: Wanted) -> None:
     if not target.content or wanted.replace in target.names:
         return
     named = f" `replace` names {wanted.replace}, which is not there." if wanted.replace else ""
-    ways = " or ".join(sorted(target.names))
+    ways = " or ".join(target.names)
     raise CowError(
         f"{wanted.target} has something on it: {target.content}.{named} If that may be destroyed, set `replace` to "
         f"{ways}."

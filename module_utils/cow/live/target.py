@@ -31,7 +31,7 @@ class Target:
     """path: with symbolic links resolved.  device: a block device, not a file.
 
     bytes: its size, None for a file that is not there.
-    content: what is on it in words, "" when nothing is.  names: by which of these words it may be named.
+    content: what is on it in words, "" when nothing is.  names: words that it may be named by, the most exact first.
     unfinished: an installation was begun here and did not end.
     """
 
@@ -39,7 +39,7 @@ class Target:
     device: bool
     bytes: int | None
     content: str
-    names: frozenset[str]
+    names: tuple[str, ...]
     uuid: str
     unfinished: bool
 
@@ -106,7 +106,7 @@ def _absent(real: Path) -> Target:
         raise CowError(f"The folder {real.parent} does not exist. Make it, or choose another target.")
     if real.is_relative_to("/dev"):
         raise CowError(f"There is no device {real}. `lsblk` shows those that there are.")
-    return Target(real, False, None, "", frozenset(), "", False)
+    return Target(real, False, None, "", (), "", False)
 
 
 def _refuse_used_device(real: Path) -> None:
@@ -143,7 +143,7 @@ def _recognised(real: Path, device: bool) -> Target:
     if found is None:
         unknown = not marked and _holds_data(real, device)
         content = "data that no tool recognises" if unknown else ""
-        return Target(real, device, size, content, frozenset({UNKNOWN} if unknown else ()), "", marked)
+        return Target(real, device, size, content, (UNKNOWN,) if unknown else (), "", marked)
     unfinished = marked or found.label == UNFINISHED_LABEL
     words = f"{found.type} {found.uuid}".strip() + (f" labelled {found.label!r}" if found.label else "")
     return Target(
@@ -151,7 +151,7 @@ def _recognised(real: Path, device: bool) -> Target:
         device=device,
         bytes=size,
         content="" if unfinished else words,
-        names=frozenset({found.type, found.uuid} - {""}),
+        names=tuple(filter(None, (found.uuid, found.type))),
         uuid=found.uuid,
         unfinished=unfinished,
     )
