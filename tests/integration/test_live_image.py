@@ -220,11 +220,10 @@ def test_what_mkfs_loses_is_said(bench: Bench) -> None:
     os.mknod(tree / "null", 0o20666, os.makedev(1, 3))
     (tree / "hole").touch()
     os.truncate(tree / "hole", 2 << 20)
-    os.setxattr(tree / "hole", "trusted.overlay.opaque", b"y")
     (tree / "nodump").touch()
     run("chattr", "+d", tree / "nodump")
     result = bench.run("lossy", method="mkfs")
-    for word in ("fractions of seconds", "flags (chattr)", "device numbers", "attributes of overlays", "holes"):
+    for word in ("fractions of seconds", "flags (chattr)", "device numbers", "holes"):
         assert any(loss.startswith(word) for loss in result["image"]["lost"]), word
         assert f"The image will lack {word}" in str(result["warnings"])
     run("btrfs", "check", "--readonly", bench.image)

@@ -219,6 +219,17 @@ def test_what_is_purged_is_in_the_source_still(source: Path, tmp_path: Path, kin
     assert manifest.differences(before, manifest.of(source)) == []
 
 
+@pytest.mark.parametrize("kind", FORMATS)
+def test_parts_of_overlays_are_kept_where_something_is_purged(source: Path, tmp_path: Path, kind: str) -> None:
+    os.mknod(source / "etc/whiteout", 0o20000, os.makedev(0, 0))
+    os.setxattr(source / "etc", "trusted.overlay.opaque", b"y")
+    before = manifest.of(source)
+    result = built(tmp_path / "image", src=str(source), format=kind)
+    shown = Purge(tuple(result["invocation"]["module_args"]["purge"])).applied_to_manifest(before)
+    same_as_source(tmp_path / "image", kind, shown, result, tmp_path / "mounted")
+    assert manifest.differences(before, manifest.of(source)) == []
+
+
 def test_a_change_of_the_content_is_named(source: Path, tmp_path: Path) -> None:
     image = tmp_path / "image"
     built(image, src=str(source), format="squashfs")

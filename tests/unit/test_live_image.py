@@ -152,7 +152,6 @@ BASED = Root("live", "/srv/live", {}, "install")
         ((ORDER, [ROOT], [tree(flags=16)], ABLE), "loop", "flags"),
         ((ORDER, [ROOT], [tree(rdev=259)], ABLE), "loop", "device numbers"),
         ((ORDER, [ROOT], [tree(size=1 << 34)], ABLE), "loop", "holes"),
-        ((ORDER, [ROOT], [tree(xattrs=((b"trusted.overlay.opaque", b"y"),))], ABLE), "loop", "attributes of overlays"),
         ((replace(ORDER, method="loop"), [ROOT], [tree()], ABLE), "loop", "as asked for"),
         ((replace(ORDER, method="mkfs"), [ROOT], [tree(flags=16)], ABLE), "mkfs", "as asked for"),
     ],

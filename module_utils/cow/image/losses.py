@@ -8,7 +8,6 @@ from collections.abc import Iterable
 
 from ..tree import Entry, Tree
 
-_OF_OVERLAYS = b"trusted.overlay."
 _LARGE_HOLE = 1 << 20
 _ACLS = (b"system.posix_acl_access", b"system.posix_acl_default")
 
@@ -45,12 +44,6 @@ def fractions(tree: Tree, why: str) -> list[str]:
 def device_numbers(tree: Tree, why: str) -> list[str]:
     """What device files lead to."""
     return _said("device numbers", (entry for entry in tree.entries if entry.rdev), why)
-
-
-def overlay_attributes(tree: Tree) -> list[str]:
-    """Extended attributes that overlays keep for themselves."""
-    having = (entry for entry in tree.entries if any(name.startswith(_OF_OVERLAYS) for name, _ in entry.xattrs))
-    return _said("attributes of overlays", having, "the overlay hides them in which the tree is purged")
 
 
 def holes(tree: Tree, why: str) -> list[str]:

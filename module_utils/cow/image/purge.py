@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from .. import treecopy
 from ..errors import CowError
 from ..manifest import Manifest, content_digest
 from ..tree import ROOT, Descent, Entry, Tree, place
@@ -34,6 +35,8 @@ USUAL = (
 """What is not to be the same on two machines, what belongs to the one that a tree comes from, and caches."""
 EMPTIED = frozenset({b"etc/machine-id"})
 """Kept as empty files: systemd cannot make this one on a file system that is still read-only (machine-id(5))."""
+
+_OF_OVERLAYS = b"trusted.overlay."
 
 
 @dataclass(frozen=True)
@@ -91,11 +94,19 @@ class Purge:
 
 @contextmanager
 def view(purge: Purge, tree: Tree, work: Path) -> Iterator[Path]:
-    """Give the tree without what is purged: itself when that is nothing, else an overlay in which it is removed."""
+    """Give the tree without what is purged: itself when that is nothing, else an overlay in which it is removed.
+
+    What is part of an overlay itself cannot be seen in another one, so that a tree with such files is copied.
+    """
+    point = work / "view"
     if not purge.matched(tree):
         yield tree.root
         return
-    point = work / "view"
+    if any(map(_is_of_an_overlay, tree.entries)):
+        treecopy.copy(tree.root, point)
+        purge.carry_out(point, tree)
+        yield point
+        return
     with workshop.mounted("tmpfs", work / "changes", "-t", "tmpfs", "-o", "mode=0700") as memory:
         upper, scratch = memory / "upper", memory / "scratch"
         upper.mkdir()
@@ -106,6 +117,12 @@ def view(purge: Purge, tree: Tree, work: Path) -> Iterator[Path]:
             purge.carry_out(point, tree)
             _dress_root(point, tree.entries[0])
             yield point
+
+
+def _is_of_an_overlay(entry: Entry) -> bool:
+    """Whether it is a whiteout or has an attribute of overlayfs (Documentation/filesystems/overlayfs.rst)."""
+    is_whiteout = stat.S_ISCHR(entry.mode) and entry.rdev == 0
+    return is_whiteout or any(name.startswith(_OF_OVERLAYS) for name, _ in entry.xattrs)
 
 
 def _dress_root(point: Path, root: Entry) -> None:

@@ -146,7 +146,6 @@ def lost_by_mkfs(tree: Tree) -> list[str]:
         *losses.fractions(tree, "mkfs.btrfs cuts them off"),
         *losses.flags(tree),
         *losses.device_numbers(tree, "mkfs.btrfs leaves them out"),
-        *losses.overlay_attributes(tree),
         *losses.holes(tree, "mkfs.btrfs fills them"),
     ]
 
@@ -236,7 +235,7 @@ def _slack(made: Superblock) -> str:
 
 
 def _by_loop(job: Job) -> Built:
-    """What is purged goes from the copy: an overlay over the source would hide some attributes."""
+    """What is purged goes from the copy."""
     filled = job.work / "filled"
     _make_file(filled, _room(job.roots))
     tool = Btrfs(run=workshop.tool)
