@@ -102,11 +102,15 @@ class Incusd:
             leftovers.remove(self.dir)
 
     def clean(self) -> None:
-        """Take the daemon back to how it started: by its API, or where that fails by a new one in the same folder."""
+        """Take the daemon back to how it started: by its API, or where that fails by a new one in the same folder.
+
+        It fails too when a container goes on of which the daemon knows nothing, as one may that it was starting when it
+        was killed.
+        """
         try:
             self._empty()
             shutil.rmtree(self.dir / "cowherd", ignore_errors=True)
-        except _NO_ANSWER:
+        except (*_NO_ANSWER, AssertionError):
             self.kill()
             leftovers.remove(self.dir)
             self.start()
