@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +59,6 @@ hosts = st.builds(
 
 @settings(
     max_examples=12,
-    derandomize="CI" in os.environ,
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
 )
 @given(host=hosts)

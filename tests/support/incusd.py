@@ -104,8 +104,8 @@ class Incusd:
     def clean(self) -> None:
         """Take the daemon back to how it started: by its API, or where that fails by a new one in the same folder.
 
-        It fails too when a container goes on of which the daemon knows nothing, as one may that it was starting when it
-        was killed.
+        It fails too when a link stays in the bridge, as that of a container does which stopped while no daemon ran that
+        would have taken it away.
         """
         try:
             self._empty()
