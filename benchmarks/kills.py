@@ -28,29 +28,26 @@ _SNAPSHOT = "s1"
 _NAME = "c1"
 COMMAND, SERVER = "the command", "`incusd`"
 
-_MODULE = """\
-import json, sys
-from ansible.module_utils.testing import patch_module_args
-import incus_instance_pool
-
-with patch_module_args(json.loads(sys.argv[1])):
-    incus_instance_pool.main()
-"""
-
 
 @dataclass(frozen=True)
 class Way:
-    """How a container is moved. begin: starts it and returns the process that was asked to do it."""
+    """How a container is moved. given: what the command reads. stopped: it has to be, before it is moved."""
 
     name: str
-    command: Callable[[Incusd], list[str]]
+    command: tuple[str | Path, ...]
+    given: Callable[[Incusd], str]
     stopped: bool
 
     def begin(self, daemon: Incusd) -> subprocess.Popen[bytes]:
         """Start the command."""
-        environment = {**daemon.environment, "PYTHONPATH": f"{ROOT}/tests/support/importable:{ROOT}/library"}
         quiet = subprocess.DEVNULL
-        return subprocess.Popen(self.command(daemon), env=environment, stdin=quiet, stdout=quiet, stderr=quiet)
+        process = subprocess.Popen(
+            self.command, env=daemon.environment, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet
+        )
+        if process.stdin:
+            process.stdin.write(self.given(daemon).encode())
+            process.stdin.close()
+        return process
 
     def again(self, daemon: Incusd) -> bool:
         """Whether the command that was cut off succeeds when it is given again, where anything is left to do."""
@@ -59,13 +56,11 @@ class Way:
         return self.begin(daemon).wait() == 0
 
 
-INCUS = Way("`incus move`", lambda _: ["incus", "-q", "move", _NAME, "--storage", "fast"], stopped=True)
+INCUS = Way("`incus move`", ("incus", "-q", "move", _NAME, "--storage", "fast"), lambda _: "", stopped=True)
 OURS = Way(
-    "`incus_instance_pool`",
-    lambda daemon: [
-        *(sys.executable, "-P", "-c", _MODULE),
-        json.dumps({"name": _NAME, "pool": "fast", "socket": str(daemon.socket)}),
-    ],
+    f"`{migration.MODULE}`",
+    (sys.executable, "-P", ROOT / "tests/support/module_main.py", ROOT / f"library/{migration.MODULE}.py"),
+    lambda daemon: json.dumps({"name": _NAME, "pool": "fast", "socket": str(daemon.socket)}),
     stopped=False,
 )
 

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections import Counter
+from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -164,6 +164,20 @@ def _followed(argv: Sequence[str], variables: Mapping[str, str], label: str) -> 
     """Run a command whose output is shown as it comes, each line behind the label when there is one."""
     if not label:
         return subprocess.run(argv, cwd=ROOT, env=variables, stdin=subprocess.DEVNULL, check=False).returncode
+    return _piped(argv, variables, lambda line: print(f"{label}: {line}", end="", flush=True))
+
+
+def _captured(argv: Sequence[str], variables: Mapping[str, str]) -> int:
+    """Run a command whose output is of interest only when it fails."""
+    lines: deque[str] = deque(maxlen=_LINES_OF_FAILURE)
+    status = _piped(argv, variables, lines.append)
+    if status:
+        print(*lines, sep="", end="", flush=True)
+    return status
+
+
+def _piped(argv: Sequence[str], variables: Mapping[str, str], told: Callable[[str], None]) -> int:
+    """Run a command and tell each line of its output."""
     with subprocess.Popen(
         argv,
         cwd=ROOT,
@@ -175,26 +189,8 @@ def _followed(argv: Sequence[str], variables: Mapping[str, str], label: str) -> 
         errors="replace",
     ) as process:
         for line in process.stdout or ():
-            print(f"{label}: {line}", end="", flush=True)
+            told(line)
     return process.returncode
-
-
-def _captured(argv: Sequence[str], variables: Mapping[str, str]) -> int:
-    """Run a command whose output is of interest only when it fails."""
-    finished = subprocess.run(
-        argv,
-        cwd=ROOT,
-        env=variables,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        encoding="utf-8",
-        errors="replace",
-        check=False,
-    )
-    if finished.returncode:
-        print(*finished.stdout.splitlines()[-_LINES_OF_FAILURE:], sep="\n")
-    return finished.returncode
 
 
 def _environment(**more: str) -> dict[str, str]:

@@ -2,13 +2,6 @@
 
 from __future__ import annotations
 
-from tests.integration.conftest import (
-    btrfs_folder,
-    busybox_image,
-    incusd,
-    mounts_of_this_session,
-    nothing_left,
-    shared_incusd,
-)
+from tests.integration.conftest import btrfs_folder, busybox_image, incusd, nothing_left, shared_incusd
 
-__all__ = ["btrfs_folder", "busybox_image", "incusd", "mounts_of_this_session", "nothing_left", "shared_incusd"]
+__all__ = ["btrfs_folder", "busybox_image", "incusd", "nothing_left", "shared_incusd"]

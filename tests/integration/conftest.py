@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -15,22 +16,16 @@ from tests.support.loops import btrfs
 
 
 @pytest.fixture(scope="session", autouse=True)
-def mounts_of_this_session() -> Iterator[None]:
-    """What is mounted here is seen by no namespace of another session, which would keep the device behind it busy."""
-    if os.geteuid() != 0:
-        yield
-        return
-    with kernel.own_mounts():
-        yield
+def nothing_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Fails when a process, mount or device stays. Set up before, so taken down after, all other session fixtures.
 
-
-@pytest.fixture(scope="session", autouse=True)
-def nothing_left(mounts_of_this_session: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:  # noqa: ARG001
-    """Fails when a process, mount or device stays. Set up before, so taken down after, all other session fixtures."""
-    leftovers.sweep_dead_sessions()
-    yield
-    left = leftovers.find(str(tmp_path_factory.getbasetemp()))
-    assert not left, f"the tests left behind: {'; '.join(left)}"
+    What is mounted meanwhile is seen by no namespace of another session, which would keep the device behind it busy.
+    """
+    with kernel.own_mounts() if os.geteuid() == 0 else nullcontext():
+        leftovers.sweep_dead_sessions()
+        yield
+        left = leftovers.find(str(tmp_path_factory.getbasetemp()))
+        assert not left, f"the tests left behind: {'; '.join(left)}"
 
 
 @pytest.fixture(scope="session")

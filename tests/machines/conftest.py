@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.integration.conftest import mounts_of_this_session, nothing_left
+from tests.integration.conftest import nothing_left
 
-__all__ = ["mounts_of_this_session", "nothing_left"]
+__all__ = ["nothing_left"]

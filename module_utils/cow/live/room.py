@@ -16,7 +16,6 @@ def opened() -> Iterator[Path]:
     """Give an empty folder for mount points; what is mounted there belongs to this process and its children."""
     _FOLDER.mkdir(parents=True, exist_ok=True)
     with kernel.own_mounts():
-        process.run(["mount", "--make-rslave", "/"])
         process.run(["mount", "-t", "tmpfs", "-o", "mode=0700,size=1m", "cowherd-live", str(_FOLDER)])
         try:
             yield _FOLDER
