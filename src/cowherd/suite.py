@@ -30,7 +30,12 @@ _LINTERS = (
     ("mypy",),
     ("yamllint", "--strict", "."),
     ("ansible-lint",),
-    ("shellcheck", "cowherd", ".ci/run", "roles/image_boot/files/hook", "roles/image_boot/files/mountroot"),
+    (
+        "shellcheck",
+        "cowherd",
+        ".ci/run",
+        *(f"roles/image_boot/files/{name}" for name in ("hook", "mountroot", "sprout")),
+    ),
     ("antsibull-changelog", "lint"),
 )
 

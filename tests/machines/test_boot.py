@@ -12,15 +12,15 @@ from typing import Any
 
 import pytest
 
-from tests.support import images, leftovers, needs
+from tests.support import leftovers, needs
 from tests.support.ansible import run_playbook
-from tests.support.vm import machine, qemu
+from tests.support.vm import bootable, machine, qemu
+from tests.support.vm.bootable import QUIET
 from tests.support.vm.image import Image
 from tests.support.vm.machine import Machine
 from tests.support.vm.process import run
 from tests.support.vm.qemu import Hardware
 
-NETWORK = "[Match]\nDriver=virtio_net\n\n[Network]\nDHCP=ipv4\n"
 LOOK = """\
 #!/bin/sh
 exec </dev/null >/dev/console 2>&1
@@ -32,11 +32,6 @@ echo looked
 while :; do sleep 60; done
 """
 """In the place of init where what the root has is all that matters; systemd takes an emulated machine a minute."""
-QUIET = (
-    "quiet systemd.show_status=false mitigations=off no5lvl apparmor=0 selinux=0 "
-    "systemd.default_timeout_start_sec=900 systemd.default_device_timeout_sec=900"
-)
-"""Without what emulation is slow at and does not need, and patient: the host may have other work."""
 VICTIM = random.Random(5).randbytes(3 * 4096)
 """No compressor makes it smaller, so that its bytes are found in the image."""
 
@@ -51,17 +46,13 @@ class Built:
 
     def image(self, folder: Path, disk: Path) -> Image:
         """This disk with the kernel of the tree, in a folder for the two."""
-        folder.mkdir()
-        for name in ("vmlinuz", "initrd", "id"):
-            (folder / name).symlink_to(self.folder / name)
-        (folder / "disk.raw").symlink_to(disk)
-        return Image(folder, "trixie")
+        return bootable.image(folder, self.folder, disk)
 
     @property
     def verified(self) -> str:
         """What the kernel is told, to boot root.verity from a disk."""
         hash_tree = f"cowherd.root_hash={self.verity['root_hash']} cowherd.hash_offset={self.verity['hash_offset']}"
-        return f"root=/dev/vda boot=cowherd {hash_tree} panic=0 {QUIET}"
+        return f"root=/dev/vda boot=cowherd {hash_tree} {QUIET}"
 
 
 @pytest.fixture(scope="module")
@@ -72,8 +63,8 @@ def built() -> Iterator[Built]:
         needs.program(program)
     folder = leftovers.new_folder()
     try:
-        tree = folder / "tree"
-        _unpack(tree, folder)
+        tree = bootable.unpack(folder)
+        _add_witnesses(tree)
         list_of_images = [
             {"name": "root.ext4", "format": "ext4", "size": "+64MiB"},
             {"name": "root.squashfs", "format": "squashfs"},
@@ -90,25 +81,14 @@ def built() -> Iterator[Built]:
         ).succeeded()
         results = [result for task in played.tasks for result in task.result.get("results", [])]
         verity = next(result["image"]["verity"] for result in results if result["image"]["verity"])
-        for name in ("vmlinuz", "initrd.img"):
-            shutil.copy(next(tree.glob(f"boot/{name}-*")), folder / name.removesuffix(".img"))
+        bootable.keep_kernel(tree, folder)
         shutil.rmtree(tree)
         yield Built(folder, folder / "images", verity)
     finally:
         leftovers.remove(folder)
 
 
-def _unpack(tree: Path, folder: Path) -> None:
-    tree.mkdir()
-    rootfs = images.bootable_debian()
-    run("tar", "--extract", "--numeric-owner", "--xattrs", "--file", str(rootfs), "--directory", str(tree))
-    run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "cowherd-boot", "-f", str(folder / "id"))
-    (tree / "root/.ssh").mkdir(mode=0o700, exist_ok=True)
-    shutil.copy(folder / "id.pub", tree / "root/.ssh/authorized_keys")
-    units = tree / "etc/systemd"
-    (units / "network/80-uplink.network").write_text(NETWORK)
-    wanted = units / "system/multi-user.target.wants"
-    (wanted / "systemd-networkd.service").symlink_to("/usr/lib/systemd/system/systemd-networkd.service")
+def _add_witnesses(tree: Path) -> None:
     (tree / "srv/victim").write_bytes(VICTIM)
     (tree / "srv/other").write_text("fine\n")
     (tree / "srv/look").write_text(LOOK)
@@ -139,7 +119,7 @@ def test_a_squashfs_boots_as_a_file_on_a_medium(built: Built, folder: Path) -> N
     (medium / "root.squashfs").hardlink_to(built.images / "root.squashfs")
     run("mke2fs", "-q", "-t", "ext4", "-d", str(medium), str(folder / "medium.raw"), "512M")
     image = built.image(folder / "image", folder / "medium.raw")
-    boot = f"root=/dev/vda cowherd.image=/root.squashfs cowherd.overlay_size=100M boot=cowherd panic=0 {QUIET}"
+    boot = f"root=/dev/vda cowherd.image=/root.squashfs cowherd.overlay_size=100M boot=cowherd {QUIET}"
     with machine.booted(folder / "vm", image, _hardware(boot)) as vm:
         assert _state(vm) == "running"
         assert vm.run("findmnt --noheadings --output FSTYPE /").strip() == "overlay"

@@ -52,6 +52,7 @@ esac
 """
 
 _BOOTABLE = (
+    "btrfs-progs",
     "busybox",
     "cryptsetup-bin",
     "dbus",
@@ -60,6 +61,7 @@ _BOOTABLE = (
     "kmod",
     "linux-image-cloud-amd64",
     "openssh-server",
+    "python3",
     "systemd-sysv",
     "udev",
     "zstd",
@@ -129,7 +131,7 @@ def debian_rootfs(
 
 
 def bootable_debian() -> Path:
-    """Return a tar of a small Debian with a kernel, an SSH server, and what its RAM disk needs for dm-verity."""
+    """Return a tar of a small Debian that Ansible works on, with what its RAM disk needs for dm-verity and btrfs."""
     return debian_rootfs("trixie", _BOOTABLE, variant="minbase")
 
 
