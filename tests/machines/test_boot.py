@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import random
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ import pytest
 
 from tests.support import leftovers, needs
 from tests.support.ansible import run_playbook
-from tests.support.vm import bootable, machine, qemu
+from tests.support.vm import bootable, machine
 from tests.support.vm.bootable import QUIET
 from tests.support.vm.image import Image
 from tests.support.vm.machine import Machine
@@ -56,15 +55,13 @@ class Built:
 
 
 @pytest.fixture(scope="module")
-def built() -> Iterator[Built]:
+def built(bootable_tree: Path) -> Iterator[Built]:
     """A small Debian, prepared and made into images by the playbook."""
-    needs.root("owners of files are kept, and a chroot makes the initial RAM disk")
-    for program in ("mmdebstrap", "mke2fs", "mksquashfs", "mkfs.erofs", "veritysetup", "qemu-img", qemu.PROGRAM, "ssh"):
+    for program in ("mke2fs", "mksquashfs", "mkfs.erofs", "veritysetup"):
         needs.program(program)
+    _add_witnesses(bootable_tree)
     folder = leftovers.new_folder()
     try:
-        tree = bootable.unpack(folder)
-        _add_witnesses(tree)
         list_of_images = [
             {"name": "root.ext4", "format": "ext4", "size": "+64MiB"},
             {"name": "root.squashfs", "format": "squashfs"},
@@ -74,15 +71,15 @@ def built() -> Iterator[Built]:
             "playbooks/images.yml",
             "inventories/local",
             variables={
-                "image_boot_tree": str(tree),
+                "image_boot_tree": str(bootable_tree),
                 "rootfs_image_folder": str(folder / "images"),
                 "rootfs_image_images": list_of_images,
             },
         ).succeeded()
         results = [result for task in played.tasks for result in task.result.get("results", [])]
         verity = next(result["image"]["verity"] for result in results if result["image"]["verity"])
-        bootable.keep_kernel(tree, folder)
-        shutil.rmtree(tree)
+        bootable.keep_kernel(bootable_tree, folder)
+        (folder / "id").symlink_to(bootable_tree.parent / "id")
         yield Built(folder, folder / "images", verity)
     finally:
         leftovers.remove(folder)
@@ -93,14 +90,6 @@ def _add_witnesses(tree: Path) -> None:
     (tree / "srv/other").write_text("fine\n")
     (tree / "srv/look").write_text(LOOK)
     (tree / "srv/look").chmod(0o755)
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    folder = leftovers.new_folder()
-    yield folder
-    machine.down(folder / "vm")
-    leftovers.remove(folder)
 
 
 def test_an_ext4_boots_as_a_disk(built: Built, folder: Path) -> None:
@@ -156,8 +145,8 @@ def test_an_erofs_with_verity_boots_and_keeps_what_is_written_on_a_disk(built: B
     _flip_a_byte(built.images / "root.verity", folder / "flipped.raw")
     flipped = built.image(folder / "flipped", folder / "flipped.raw")
     hardware = replace(hardware, boot=f"{hardware.boot} init=/srv/look")
-    with machine.booted(folder / "vm", flipped, hardware, lambda vm: "looked" in _console(vm)) as vm:
-        said = _console(vm)
+    with machine.booted(folder / "vm", flipped, hardware, lambda vm: "looked" in bootable.console(vm)) as vm:
+        said = bootable.console(vm)
     assert f"machine {identity}" in said
     assert "new kept" in said
     assert "other fine" in said
@@ -167,8 +156,8 @@ def test_an_erofs_with_verity_boots_and_keeps_what_is_written_on_a_disk(built: B
 def test_an_image_that_is_not_the_one_of_the_root_hash_does_not_boot(built: Built, folder: Path) -> None:
     wrong = built.verified.replace(built.verity["root_hash"], "0" * 64)
     image = built.image(folder / "image", built.images / "root.verity")
-    with machine.booted(folder / "vm", image, _hardware(wrong), _has_halted_or_booted) as vm:
-        console = _console(vm)
+    with machine.booted(folder / "vm", image, _hardware(wrong), bootable.has_ended) as vm:
+        console = bootable.console(vm)
     assert "cowherd: the image is not the one of cowherd.root_hash. Not booting." in console
     assert "System halted" in console
 
@@ -196,11 +185,3 @@ def _has_an_identity_of_its_own(vm: Machine) -> str:
     assert len(identity) == 32
     assert vm.run("ls /etc/ssh/ssh_host_ed25519_key /etc/ssh/ssh_host_ed25519_key.pub").split()
     return identity
-
-
-def _has_halted_or_booted(vm: Machine) -> bool:
-    return any(words in _console(vm) for words in ("System halted", "login:"))
-
-
-def _console(vm: Machine) -> str:
-    return (vm.folder / "console.log").read_text(errors="replace")

@@ -8,6 +8,7 @@ from pathlib import Path
 from tests.support import images
 
 from .image import RELEASE, Image
+from .machine import Machine
 from .process import run
 
 QUIET = (
@@ -47,3 +48,13 @@ def image(folder: Path, kept: Path, disk: Path) -> Image:
         (folder / name).symlink_to(kept / name)
     (folder / "disk.raw").symlink_to(disk)
     return Image(folder, RELEASE)
+
+
+def console(vm: Machine) -> str:
+    """Return what the machine has said on its console."""
+    return (vm.folder / "console.log").read_text(errors="replace")
+
+
+def has_ended(vm: Machine) -> bool:
+    """Tell whether it has halted, or has booted after all."""
+    return any(words in console(vm) for words in ("System halted", "login:"))
