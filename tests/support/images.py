@@ -56,12 +56,15 @@ _BOOTABLE = (
     "busybox",
     "cryptsetup-bin",
     "dbus",
+    "e2fsprogs",
+    "erofs-utils",
     "initramfs-tools",
     "iproute2",
     "kmod",
     "linux-image-cloud-amd64",
     "openssh-server",
     "python3",
+    "squashfs-tools",
     "systemd-sysv",
     "udev",
     "zstd",
@@ -131,7 +134,7 @@ def debian_rootfs(
 
 
 def bootable_debian() -> Path:
-    """Return a tar of a small Debian that Ansible works on, with what its RAM disk needs for dm-verity and btrfs."""
+    """Return a tar of a small Debian that Ansible works on, with what dm-verity, btrfs and images need."""
     return debian_rootfs("trixie", _BOOTABLE, variant="minbase")
 
 
