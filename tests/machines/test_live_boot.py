@@ -76,7 +76,7 @@ def test_what_is_written_on_a_disk_is_there_at_the_next_boot(built: Built, folde
     """The disk was empty; with another seed it does not boot, and is not touched."""
     before = (built.folder / "live.seed").read_bytes()
     first = _looked(folder, built.image(folder / "first"), _hardware(SPROUT))
-    assert "new \r" in first
+    assert "new \n" in first
     assert "label cowherd-sprout" in first
     assert "/dev/vda" in first
     assert "/dev/vdb" in first
