@@ -250,16 +250,30 @@ def test_a_failure_on_the_first_host_stops_the_others(
 def test_the_front_end_shows_the_plan_asks_and_shows_the_result(
     daemon: Incusd, variables: dict[str, Any], tmp_path: Path
 ) -> None:
+    """Of a migration, of putting back, and of cleaning up."""
     given = tmp_path / "variables.json"
-    given.write_text(json.dumps(variables))
-    cowherd = [sys.executable, "-m", "cowherd", "migrate", "-i", INVENTORY, "--", "--extra-vars", f"@{given}"]
-    status, shown = on_terminal(cowherd, "press enter: ", HOST)
-    assert status == 0, shown
-    plan, _, result = shown.partition("press enter: ")
+    over = {"pool_migration_remove_source": True, "pool_migration_retention": 0}
+    given.write_text(json.dumps({**variables, **over}))
+
+    def asked(playbook: str) -> tuple[str, str]:
+        cowherd = [sys.executable, "-m", "cowherd", playbook, "-i", INVENTORY, "--", "--extra-vars", f"@{given}"]
+        status, shown = on_terminal(cowherd, "press enter: ", HOST)
+        assert status == 0, shown
+        plan, _, result = shown.partition("press enter: ")
+        assert "What came of it" in result, result
+        return plan, result
+
+    plan, result = asked("migrate")
     assert "1 of 4 instances would move from pool slow to fast" in plan
-    assert "What came of it" in result
     assert "kept-of-c1-" in result
     assert pool_of(daemon, "c1") == "fast"
+    plan, result = asked("rollback")
+    assert "c1" in plan
+    assert "undone-of-c1-" in result
+    assert pool_of(daemon, "c1") == "slow"
+    plan, result = asked("migrate_cleanup")
+    assert "undone-of-c1-" in plan
+    assert migration.names(daemon) == ["c1", *PROTECTED]
 
 
 @pytest.mark.usefixtures("at_first")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import random
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,15 +11,15 @@ from typing import Any
 
 import pytest
 
-from tests.support import images, leftovers, needs
+from tests.support import leftovers, needs
 from tests.support.ansible import run_playbook
-from tests.support.vm import machine, qemu
+from tests.support.vm import bootable, machine
+from tests.support.vm.bootable import QUIET
 from tests.support.vm.image import Image
 from tests.support.vm.machine import Machine
 from tests.support.vm.process import run
 from tests.support.vm.qemu import Hardware
 
-NETWORK = "[Match]\nDriver=virtio_net\n\n[Network]\nDHCP=ipv4\n"
 LOOK = """\
 #!/bin/sh
 exec </dev/null >/dev/console 2>&1
@@ -32,11 +31,6 @@ echo looked
 while :; do sleep 60; done
 """
 """In the place of init where what the root has is all that matters; systemd takes an emulated machine a minute."""
-QUIET = (
-    "quiet systemd.show_status=false mitigations=off no5lvl apparmor=0 selinux=0 "
-    "systemd.default_timeout_start_sec=900 systemd.default_device_timeout_sec=900"
-)
-"""Without what emulation is slow at and does not need, and patient: the host may have other work."""
 VICTIM = random.Random(5).randbytes(3 * 4096)
 """No compressor makes it smaller, so that its bytes are found in the image."""
 
@@ -51,29 +45,23 @@ class Built:
 
     def image(self, folder: Path, disk: Path) -> Image:
         """This disk with the kernel of the tree, in a folder for the two."""
-        folder.mkdir()
-        for name in ("vmlinuz", "initrd", "id"):
-            (folder / name).symlink_to(self.folder / name)
-        (folder / "disk.raw").symlink_to(disk)
-        return Image(folder, "trixie")
+        return bootable.image(folder, self.folder, disk)
 
     @property
     def verified(self) -> str:
         """What the kernel is told, to boot root.verity from a disk."""
         hash_tree = f"cowherd.root_hash={self.verity['root_hash']} cowherd.hash_offset={self.verity['hash_offset']}"
-        return f"root=/dev/vda boot=cowherd {hash_tree} panic=0 {QUIET}"
+        return f"root=/dev/vda boot=cowherd {hash_tree} {QUIET}"
 
 
 @pytest.fixture(scope="module")
-def built() -> Iterator[Built]:
+def built(bootable_tree: Path) -> Iterator[Built]:
     """A small Debian, prepared and made into images by the playbook."""
-    needs.root("owners of files are kept, and a chroot makes the initial RAM disk")
-    for program in ("mmdebstrap", "mke2fs", "mksquashfs", "mkfs.erofs", "veritysetup", "qemu-img", qemu.PROGRAM, "ssh"):
+    for program in ("mke2fs", "mksquashfs", "mkfs.erofs", "veritysetup"):
         needs.program(program)
+    _add_witnesses(bootable_tree)
     folder = leftovers.new_folder()
     try:
-        tree = folder / "tree"
-        _unpack(tree, folder)
         list_of_images = [
             {"name": "root.ext4", "format": "ext4", "size": "+64MiB"},
             {"name": "root.squashfs", "format": "squashfs"},
@@ -83,44 +71,25 @@ def built() -> Iterator[Built]:
             "playbooks/images.yml",
             "inventories/local",
             variables={
-                "image_boot_tree": str(tree),
+                "image_boot_tree": str(bootable_tree),
                 "rootfs_image_folder": str(folder / "images"),
                 "rootfs_image_images": list_of_images,
             },
         ).succeeded()
         results = [result for task in played.tasks for result in task.result.get("results", [])]
         verity = next(result["image"]["verity"] for result in results if result["image"]["verity"])
-        for name in ("vmlinuz", "initrd.img"):
-            shutil.copy(next(tree.glob(f"boot/{name}-*")), folder / name.removesuffix(".img"))
-        shutil.rmtree(tree)
+        bootable.keep_kernel(bootable_tree, folder)
+        (folder / "id").symlink_to(bootable_tree.parent / "id")
         yield Built(folder, folder / "images", verity)
     finally:
         leftovers.remove(folder)
 
 
-def _unpack(tree: Path, folder: Path) -> None:
-    tree.mkdir()
-    rootfs = images.bootable_debian()
-    run("tar", "--extract", "--numeric-owner", "--xattrs", "--file", str(rootfs), "--directory", str(tree))
-    run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "cowherd-boot", "-f", str(folder / "id"))
-    (tree / "root/.ssh").mkdir(mode=0o700, exist_ok=True)
-    shutil.copy(folder / "id.pub", tree / "root/.ssh/authorized_keys")
-    units = tree / "etc/systemd"
-    (units / "network/80-uplink.network").write_text(NETWORK)
-    wanted = units / "system/multi-user.target.wants"
-    (wanted / "systemd-networkd.service").symlink_to("/usr/lib/systemd/system/systemd-networkd.service")
+def _add_witnesses(tree: Path) -> None:
     (tree / "srv/victim").write_bytes(VICTIM)
     (tree / "srv/other").write_text("fine\n")
     (tree / "srv/look").write_text(LOOK)
     (tree / "srv/look").chmod(0o755)
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    folder = leftovers.new_folder()
-    yield folder
-    machine.down(folder / "vm")
-    leftovers.remove(folder)
 
 
 def test_an_ext4_boots_as_a_disk(built: Built, folder: Path) -> None:
@@ -139,7 +108,7 @@ def test_a_squashfs_boots_as_a_file_on_a_medium(built: Built, folder: Path) -> N
     (medium / "root.squashfs").hardlink_to(built.images / "root.squashfs")
     run("mke2fs", "-q", "-t", "ext4", "-d", str(medium), str(folder / "medium.raw"), "512M")
     image = built.image(folder / "image", folder / "medium.raw")
-    boot = f"root=/dev/vda cowherd.image=/root.squashfs cowherd.overlay_size=100M boot=cowherd panic=0 {QUIET}"
+    boot = f"root=/dev/vda cowherd.image=/root.squashfs cowherd.overlay_size=100M boot=cowherd {QUIET}"
     with machine.booted(folder / "vm", image, _hardware(boot)) as vm:
         assert _state(vm) == "running"
         assert vm.run("findmnt --noheadings --output FSTYPE /").strip() == "overlay"
@@ -176,8 +145,8 @@ def test_an_erofs_with_verity_boots_and_keeps_what_is_written_on_a_disk(built: B
     _flip_a_byte(built.images / "root.verity", folder / "flipped.raw")
     flipped = built.image(folder / "flipped", folder / "flipped.raw")
     hardware = replace(hardware, boot=f"{hardware.boot} init=/srv/look")
-    with machine.booted(folder / "vm", flipped, hardware, lambda vm: "looked" in _console(vm)) as vm:
-        said = _console(vm)
+    with machine.booted(folder / "vm", flipped, hardware, lambda vm: "looked" in bootable.console(vm)) as vm:
+        said = bootable.console(vm)
     assert f"machine {identity}" in said
     assert "new kept" in said
     assert "other fine" in said
@@ -187,8 +156,8 @@ def test_an_erofs_with_verity_boots_and_keeps_what_is_written_on_a_disk(built: B
 def test_an_image_that_is_not_the_one_of_the_root_hash_does_not_boot(built: Built, folder: Path) -> None:
     wrong = built.verified.replace(built.verity["root_hash"], "0" * 64)
     image = built.image(folder / "image", built.images / "root.verity")
-    with machine.booted(folder / "vm", image, _hardware(wrong), _has_halted_or_booted) as vm:
-        console = _console(vm)
+    with machine.booted(folder / "vm", image, _hardware(wrong), bootable.has_ended) as vm:
+        console = bootable.console(vm)
     assert "cowherd: the image is not the one of cowherd.root_hash. Not booting." in console
     assert "System halted" in console
 
@@ -216,11 +185,3 @@ def _has_an_identity_of_its_own(vm: Machine) -> str:
     assert len(identity) == 32
     assert vm.run("ls /etc/ssh/ssh_host_ed25519_key /etc/ssh/ssh_host_ed25519_key.pub").split()
     return identity
-
-
-def _has_halted_or_booted(vm: Machine) -> bool:
-    return any(words in _console(vm) for words in ("System halted", "login:"))
-
-
-def _console(vm: Machine) -> str:
-    return (vm.folder / "console.log").read_text(errors="replace")

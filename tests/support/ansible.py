@@ -30,15 +30,16 @@ def run_module(
     environment: Mapping[str, str] | None = None,
     library: Path = ROOT / "library",
     within: Sequence[str] = (),
+    python: Path = Path(sys.executable),
 ) -> Result:
     """Run a module of the project on this machine and return what it returned; a failure has `failed` and `msg`.
 
-    environment: added to this process's own. within: a command to run it by, such as nsenter(1).
+    environment: added to this process's own. within: a command to run it by, such as nsenter(1). python: its own.
     AssertionError when the module ended in any other way than by a result.
     """
     arguments = {**args, "_ansible_check_mode": check, "_ansible_diff": diff}
     finished = subprocess.run(
-        [*within, sys.executable, "-P", ROOT / "tests/support/module_main.py", library / f"{name}.py"],
+        [*within, python, "-P", ROOT / "tests/support/module_main.py", library / f"{name}.py"],
         input=json.dumps(arguments),
         env={**os.environ, **(environment or {})},
         capture_output=True,

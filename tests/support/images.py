@@ -52,14 +52,19 @@ esac
 """
 
 _BOOTABLE = (
+    "btrfs-progs",
     "busybox",
     "cryptsetup-bin",
     "dbus",
+    "e2fsprogs",
+    "erofs-utils",
     "initramfs-tools",
     "iproute2",
     "kmod",
     "linux-image-cloud-amd64",
     "openssh-server",
+    "python3",
+    "squashfs-tools",
     "systemd-sysv",
     "udev",
     "zstd",
@@ -129,7 +134,7 @@ def debian_rootfs(
 
 
 def bootable_debian() -> Path:
-    """Return a tar of a small Debian with a kernel, an SSH server, and what its RAM disk needs for dm-verity."""
+    """Return a tar of a small Debian that Ansible works on, with what dm-verity, btrfs and images need."""
     return debian_rootfs("trixie", _BOOTABLE, variant="minbase")
 
 

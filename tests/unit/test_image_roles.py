@@ -52,10 +52,10 @@ def test_the_options_of_an_installation_are_those_of_the_module() -> None:
 
 
 def test_options_of_the_kernel_are_in_the_page() -> None:
-    """Those that mountroot reads are those that docs/images.md explains, and that its own head lists."""
+    """Those that mountroot reads are those that the pages explain, and that its own head lists."""
     script = (ROLES / "image_boot/files/mountroot").read_text()
     read = set(re.findall(r"^ +(cowherd\.\w+)=", script, re.MULTILINE))
     assert read
     assert read == set(re.findall(r"^# +(cowherd\.\w+)=", script, re.MULTILINE))
-    page = (ROLES.parent / "docs/images.md").read_text()
-    assert read == set(re.findall(r"`(cowherd\.\w+)=", page))
+    pages = "".join((ROLES.parent / "docs" / name).read_text() for name in ("images.md", "live.md"))
+    assert read == set(re.findall(r"`(cowherd\.\w+)=", pages))

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 from typing import Any
 
 import pytest
 from testinfra.host import Host
 
 PROTECTED = ("mary", "naira", "stanley")
+
+
+def test_the_plays_said_how_far_they_were() -> None:
+    said = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"], "plays.log").read_text()
+    assert "progress old: c1: " in said
 
 
 def test_the_container_runs_on_the_new_pool(host: Host) -> None:

@@ -7,8 +7,9 @@ import json
 import sys
 from pathlib import Path
 
-from .image import image
-from .machine import down, up
+from .bootable import QUIET
+from .image import RELEASE, Image, image
+from .machine import Machine, boot, boot_again, down, up
 from .process import MachineError
 from .qemu import Hardware
 
@@ -20,28 +21,40 @@ def main() -> int:
         if arguments.action == "down":
             down(arguments.folder)
         else:
-            hardware = Hardware(memory=arguments.memory, disks=tuple(arguments.disk))
-            machine = up(arguments.folder, image(arguments.package), hardware)
-            json.dump(machine.host_variables, sys.stdout)
+            json.dump(_started(arguments).host_variables, sys.stdout)
     except MachineError as error:
         sys.stderr.write(f"{error}\n")
         return 1
     return 0
 
 
+def _started(arguments: argparse.Namespace) -> Machine:
+    disks = tuple(arguments.disk)
+    if arguments.action == "up":
+        return up(arguments.folder, image(arguments.package), Hardware(memory=arguments.memory, disks=disks))
+    hardware = Hardware(memory=arguments.memory, disks=disks, boot=f"{arguments.boot} {QUIET}")
+    start = boot_again if arguments.again else boot
+    return start(arguments.folder, Image(arguments.image, RELEASE), hardware)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.support.vm", description="Debian machines for tests.")
     actions = parser.add_subparsers(dest="action", required=True)
     start = actions.add_parser("up", help="start a new machine, print Ansible's variables for it")
-    start.add_argument("--memory", type=int, default=Hardware.memory, metavar="MIB")
-    start.add_argument(
-        "--disk", action="append", default=[], metavar="SIZE", help="an empty disk besides; may be repeated"
-    )
     start.add_argument(
         "--package", action="append", default=[], metavar="NAME", help="installed besides; may be repeated"
     )
+    boot = actions.add_parser("boot", help="the same with a disk of your own, booted and not resumed")
+    boot.add_argument("--image", type=Path, required=True, help="folder with disk.raw, vmlinuz, initrd and id")
+    boot.add_argument("--boot", default=Hardware.boot, metavar="OPTIONS", help="what the kernel is told")
+    boot.add_argument("--again", action="store_true", help="with the disks that the machine in the folder has")
+    for action in (start, boot):
+        action.add_argument("--memory", type=int, default=Hardware.memory, metavar="MIB")
+        action.add_argument(
+            "--disk", action="append", default=[], metavar="SIZE", help="an empty disk besides; may be repeated"
+        )
     end = actions.add_parser("down", help="end the machine and delete what it wrote")
-    for action in (start, end):
+    for action in (start, boot, end):
         action.add_argument("folder", type=Path, help="of the machine; what is there is replaced")
     return parser
 

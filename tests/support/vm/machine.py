@@ -22,6 +22,7 @@ from .qemu import Hardware
 BOOTED_WITHIN = {"kvm": 60.0, "tcg": 900.0}
 RESUMED_WITHIN = 60.0
 SETTLED_WITHIN = 300.0
+SWITCHED_OFF_WITHIN = 180.0
 SSH_OPTIONS = "-o BatchMode=yes -o IdentitiesOnly=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null"
 
 
@@ -122,6 +123,23 @@ def up(folder: Path, image: Image, hardware: Hardware) -> Machine:
     return machine
 
 
+def boot(folder: Path, image: Image, hardware: Hardware) -> Machine:
+    """Boot a new machine in the folder, in the place of the one that an earlier run left there."""
+    down(folder)
+    qemu.claim(folder)
+    return _boot(folder, image, hardware)
+
+
+def boot_again(folder: Path, image: Image, hardware: Hardware) -> Machine:
+    """Boot the machine in the folder on the disks that it has, after it has switched itself off."""
+    deadline = time.monotonic() + SWITCHED_OFF_WITHIN
+    while qemu.process_id(folder) is not None:
+        if time.monotonic() > deadline:
+            raise MachineError(f"the machine did not switch itself off within {SWITCHED_OFF_WITHIN:g} s.")
+        time.sleep(0.3)
+    return _launch(folder, image, hardware, Machine.answers)
+
+
 def down(folder: Path) -> None:
     """End the machine in the folder, if it runs, and delete what it wrote."""
     qemu.stop(folder)
@@ -172,9 +190,13 @@ def _save(draft: Path, image: Image, hardware: Hardware) -> None:
 def _boot(
     folder: Path, image: Image, hardware: Hardware, until: Callable[[Machine], bool] = Machine.answers
 ) -> Machine:
-    """Boot, and note the accelerator in a file of that name."""
-    accelerator = qemu.accelerator(image.kernel)
+    """Boot on new disks, and note the accelerator in a file of that name."""
     qemu.create_disks(folder, image, hardware)
+    return _launch(folder, image, hardware, until)
+
+
+def _launch(folder: Path, image: Image, hardware: Hardware, until: Callable[[Machine], bool]) -> Machine:
+    accelerator = qemu.accelerator(image.kernel)
     qemu.launch(folder, qemu.command_line(image, hardware, accelerator))
     machine = Machine(folder, image, qemu.ssh_port(folder))
     machine.wait(BOOTED_WITHIN[accelerator], until)

@@ -1,0 +1,144 @@
+"""Virtual machines boot a root of a btrfs seed, with what is written on a disk; and what they do not boot from."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.support import leftovers, needs
+from tests.support.ansible import run_module, run_playbook
+from tests.support.vm import bootable, machine
+from tests.support.vm.bootable import QUIET
+from tests.support.vm.image import Image
+from tests.support.vm.process import run
+from tests.support.vm.qemu import Hardware
+
+LOOK = """\
+#!/bin/sh
+exec </dev/null >/dev/console 2>&1
+echo "new $(cat /srv/new)"
+echo "label $(btrfs filesystem label /)"
+btrfs filesystem show --raw /
+readlink /run/cowherd/seed
+echo kept >/srv/new
+sync
+echo looked
+while :; do sleep 60; done
+"""
+"""In the place of init: systemd takes an emulated machine a minute."""
+BOOT = f"root=/dev/vda boot=cowherd cowherd.subvol=live init=/srv/look {QUIET}"
+SPROUT = "256M"
+
+
+@dataclass(frozen=True)
+class Built:
+    """Where the seeds are, and kernel and key for them."""
+
+    folder: Path
+
+    def image(self, folder: Path, disk: str = "live.seed") -> Image:
+        """Return one of the seeds as the first disk of a machine."""
+        return bootable.image(folder, self.folder, self.folder / disk)
+
+
+@pytest.fixture(scope="module")
+def built(bootable_tree: Path) -> Iterator[Built]:
+    """Two seeds of the same small Debian, the first by the playbook, and that again with a hash tree behind it."""
+    needs.program("mkfs.btrfs")
+    needs.program("veritysetup")
+    (bootable_tree / "srv/look").write_text(LOOK)
+    (bootable_tree / "srv/look").chmod(0o755)
+    folder = leftovers.new_folder()
+    try:
+        roots = [{"name": "live", "src": str(bootable_tree)}]
+        run_playbook(
+            "playbooks/live_build.yml",
+            "inventories/local",
+            variables={
+                "live_image_folder": str(folder),
+                "live_image_boot_trees": [str(bootable_tree)],
+                "live_image_images": [{"name": "live.seed", "label": "media", "level": 1, "roots": roots}],
+            },
+        ).succeeded()
+        run_module("live_image", {"path": str(folder / "other.seed"), "level": 1, "roots": roots})
+        bootable.keep_kernel(bootable_tree, folder)
+        (folder / "id").symlink_to(bootable_tree.parent / "id")
+        yield Built(folder)
+    finally:
+        leftovers.remove(folder)
+
+
+def test_what_is_written_on_a_disk_is_there_at_the_next_boot(built: Built, folder: Path) -> None:
+    """The disk was empty; with another seed it does not boot, and is not touched."""
+    before = (built.folder / "live.seed").read_bytes()
+    first = _looked(folder, built.image(folder / "first"), _hardware(SPROUT))
+    assert "new \n" in first
+    assert "label cowherd-sprout" in first
+    assert "/dev/vda" in first
+    assert "/dev/vdb" in first
+    disk = _kept(folder)
+    assert "new kept" in _looked(folder, built.image(folder / "second"), _hardware(str(disk)))
+    assert "the btrfs on /dev/vdb has not grown out of this seed" in _refused(
+        folder, built.image(folder / "other", "other.seed"), _hardware(str(disk))
+    )
+    assert (built.folder / "live.seed").read_bytes() == before
+
+
+def test_a_seed_is_read_through_verity(built: Built, folder: Path) -> None:
+    """The disk under it has the same file system; it is not the one that is mounted."""
+    disk = folder / "verified.raw"
+    shutil.copy(built.folder / "live.seed", disk)
+    size = disk.stat().st_size
+    said = run("veritysetup", "format", f"--hash-offset={size}", str(disk), str(disk))
+    root_hash = next(line.split()[-1] for line in said.splitlines() if line.startswith("Root hash:"))
+    boot = f"{BOOT} cowherd.root_hash={root_hash} cowherd.hash_offset={size}"
+    said = _looked(folder, bootable.image(folder / "image", built.folder, disk), Hardware(1024, 1, (), boot))
+    assert "/dev/mapper/cowherd-root" in said
+    assert "/dev/zram0" in said
+    assert "/dev/vda" not in said
+
+
+@pytest.mark.parametrize(
+    ("more", "disk", "said"),
+    [
+        ("cowherd.subvol=gone", SPROUT, "the root gone of the seed cannot be mounted"),
+        ("cowherd.sprout_size=90%", "", "cowherd.sprout_size=90% is more than half of the RAM"),
+        ("", "ext4", "/dev/vdb has something on it (ext4)"),
+        ("", "64M", "/dev/vdb is smaller than 96 MiB"),
+    ],
+    ids=["a root that is not there", "too much RAM", "a disk with something on it", "a small disk"],
+)
+def test_what_cannot_be_meant_does_not_boot(built: Built, folder: Path, more: str, disk: str, said: str) -> None:
+    if disk == "ext4":
+        disk = str(folder / "ext4.raw")
+        run("mke2fs", "-q", "-t", "ext4", disk, SPROUT)
+    hardware = _hardware(disk, more) if disk else Hardware(1024, 1, (), f"{BOOT} {more}")
+    assert f"cowherd: {said}" in _refused(folder, built.image(folder / "image"), hardware)
+
+
+def _hardware(disk: str, more: str = "") -> Hardware:
+    """One processor: two that are emulated wait for each other."""
+    return Hardware(1024, 1, (disk,), f"{BOOT} cowherd.sprout=/dev/vdb {more}")
+
+
+def _looked(folder: Path, image: Image, hardware: Hardware) -> str:
+    with machine.booted(folder / "vm", image, hardware, lambda vm: "looked" in bootable.console(vm)) as vm:
+        return bootable.console(vm)
+
+
+def _refused(folder: Path, image: Image, hardware: Hardware) -> str:
+    with machine.booted(folder / "vm", image, hardware, bootable.has_ended) as vm:
+        said = bootable.console(vm)
+    assert "System halted" in said
+    return said
+
+
+def _kept(folder: Path) -> Path:
+    """Return the second disk of the machine that ran there, as it was left."""
+    disk = folder / "kept.raw"
+    run("qemu-img", "convert", "-O", "raw", str(folder / "vm/disk1.qcow2"), str(disk))
+    return disk
