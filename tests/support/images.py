@@ -56,15 +56,12 @@ _BOOTABLE = (
     "busybox",
     "cryptsetup-bin",
     "dbus",
-    "e2fsprogs",
-    "erofs-utils",
     "initramfs-tools",
     "iproute2",
     "kmod",
     "linux-image-cloud-amd64",
     "openssh-server",
     "python3",
-    "squashfs-tools",
     "systemd-sysv",
     "udev",
     "zstd",
@@ -134,7 +131,7 @@ def debian_rootfs(
 
 
 def bootable_debian() -> Path:
-    """Return a tar of a small Debian that Ansible works on, with what dm-verity, btrfs and images need."""
+    """Return a tar of a small Debian that Ansible works on, with what its RAM disk needs for dm-verity and btrfs."""
     return debian_rootfs("trixie", _BOOTABLE, variant="minbase")
 
 

@@ -1,4 +1,4 @@
-"""A newer Debian in a folder, for modules to run in: its Python and its tools on the kernel of this machine."""
+"""Another Debian in a folder, for modules to run in: its Python and its tools on the kernel of this machine."""
 
 from __future__ import annotations
 
@@ -14,6 +14,11 @@ import ansible
 from . import images, leftovers
 from .ansible import ROOT, FourRuns, Result, four_runs_by, run_module
 
+TOOLS = {
+    "bookworm": ("btrfs-progs", "e2fsprogs", "python3"),
+    "trixie": ("btrfs-progs", "cryptsetup-bin", "e2fsprogs", "erofs-utils", "python3", "squashfs-tools"),
+}
+"""The releases, and the packages that modules find in them, none of which are of backports."""
 _PYTHON = Path("/usr/bin/python3")
 
 
@@ -43,15 +48,18 @@ class Debian:
 
 
 @contextmanager
-def debian(*shared: Path) -> Iterator[Debian]:
-    """Unpack it, with these folders of this machine in it for the length of the block."""
+def unpacked(release: str, *shared: Path) -> Iterator[Debian]:
+    """Unpack one, with these folders of this machine in it for the length of the block."""
     folder = leftovers.new_folder()
     root = folder / "root"
     root.mkdir()
     try:
-        tar = ["tar", "--extract", "--numeric-owner", "--file", images.bootable_debian(), "--directory", root]
+        packed = images.debian_rootfs(release, TOOLS[release], variant="minbase")
+        tar = ["tar", "--extract", "--numeric-owner", "--file", packed, "--directory", root]
         subprocess.run(tar, check=True)
         with ExitStack() as stack:
+            # Modules take their mounts out of those of others, which takes a root that is one.
+            stack.enter_context(_shown(root, root))
             packages = Path(ansible.__file__).parents[1]
             for path in (ROOT, packages, Path("/dev"), Path("/proc"), Path("/sys"), Path("/run"), *shared):
                 stack.enter_context(_shown(path, root))
@@ -62,7 +70,7 @@ def debian(*shared: Path) -> Iterator[Debian]:
 
 @contextmanager
 def _shown(path: Path, root: Path) -> Iterator[None]:
-    point = root / path.relative_to("/")
+    point = root if path == root else root / path.relative_to("/")
     point.mkdir(parents=True, exist_ok=True)
     subprocess.run(["mount", "--bind", path, point], check=True)
     try:
