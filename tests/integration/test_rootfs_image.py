@@ -423,6 +423,10 @@ def test_a_destination_without_room(source: Path, tmp_path: Path) -> None:
     (source / "large").write_bytes(os.urandom(24 << 20))
     with loops.ext4(tmp_path / "disk", tmp_path / "small", 16 << 20) as small:
         assert "Make room there" in refused(small / "image", src=str(source), format="ext4")
+        archive = tmp_path / "source.tar"
+        subprocess.run(["tar", "--create", "--file", archive, "--directory", source, "."], check=True)
+        said = refused(small / "image", src=str(archive), format="squashfs")
+        assert f"What is in {archive} needs {archive.stat().st_size} bytes" in said
         for kind in ("squashfs", "erofs"):
             run(small / "image", src=str(source), format=kind)
             assert "room" in refused(small / "image", src=str(source), format=kind).lower()

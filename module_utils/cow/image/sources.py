@@ -131,8 +131,9 @@ class Archive:
 
     @contextmanager
     def tree(self, _look: Look, what: Purge, work: Path) -> Iterator[Visible]:
-        """Unpack it."""
+        """Unpack it, where there is room for as much as it has itself, at least."""
         tools.require("tar")
+        refuse_no_room(work, self.path.stat().st_size, f"What is in {self.words}")
         folder = work / "unpacked"
         folder.mkdir()
         argv = ["tar", "--extract", "--numeric-owner", "--preserve-permissions", "--same-owner", "--acls", "--xattrs"]
@@ -326,10 +327,10 @@ def _why_not_unpacked(path: Path, error: CommandFailed) -> str:
     return f"The archive {path} cannot be unpacked: {said}"
 
 
-def refuse_no_room(path: Path, bytes_wanted: int) -> None:
+def refuse_no_room(path: Path, bytes_wanted: int, what: str = "The image") -> None:
     """Refuse to begin what cannot fit."""
     free = mounts.free(path)
     if free.bytes < bytes_wanted:
         raise CowError(
-            f"The image needs {bytes_wanted} bytes, and {path} has only {free.rounded()} free. Make room there."
+            f"{what} needs {bytes_wanted} bytes, and {path} has only {free.rounded()} free. Make room there."
         )
