@@ -50,19 +50,23 @@ Unpack = Callable[[str, Path], None]
 
 @dataclass(frozen=True)
 class Made:
-    """One image. bytes: its size. allocated: what it takes on the disk. used: of a btrfs, what is in use of it."""
+    """One image. bytes: its size. allocated: what it takes on the disk.
+
+    used: of a btrfs, what is in use of it. why: what the method was chosen for.
+    """
 
     name: str
     path: Path
     bytes: int
     allocated: int
     used: int = 0
+    why: str = ""
 
     @classmethod
-    def of(cls, name: str, path: Path, used: int = 0) -> Made:
+    def of(cls, name: str, path: Path, used: int = 0, why: str = "") -> Made:
         """Look at the image."""
         status = path.stat()
-        return cls(name, path, status.st_size, status.st_blocks * _SECTOR, used)
+        return cls(name, path, status.st_size, status.st_blocks * _SECTOR, used, why)
 
 
 @dataclass(frozen=True)
@@ -199,8 +203,8 @@ def _by_live_image(tree: Path, folder: Path) -> Iterator[Made]:
         name = f"live_image, {method}"
         if method == "auto":
             chosen = None if "anew" in image["why"] else image["method"]
-            name += f": {image['method']}, as {image['why']}"
-        yield Made.of(name, path, image["used_bytes"])
+            name += f" ({image['method']})"
+        yield Made.of(name, path, image["used_bytes"], image["why"])
 
 
 def _live_image(path: Path, roots: list[dict[str, str]], method: str = "loop") -> dict[str, Any]:
@@ -326,7 +330,7 @@ def _what(content: Manifest, seed: Made) -> str:
         f"Debian 13 with {', '.join(PACKAGES)}: {len(content.tree.entries)} entries, "
         f"{_mib(sizing.payload(content.tree))} MiB of content. The images are read from a loop device, the stick, of "
         f"which nothing is in memory (caches are dropped before each). The target is a new file of "
-        f"{_TARGET >> 30} GiB, and each time ends when all is on the disk (fsync). The seed was built by {seed.name}. "
+        f"{_TARGET >> 30} GiB, and each time ends when all is on the disk (fsync). The seed is of {seed.name}: {seed.why}. "
         f"*bare sprout*: mount, device add, remount, device remove, by the command line. To ext4 and btrfs: onto what "
         f"`mkfs` makes without options, mounted before without options; making and mounting it is not counted."
     )
