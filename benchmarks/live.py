@@ -329,10 +329,11 @@ def _what(content: Manifest, seed: Made) -> str:
     return (
         f"Debian 13 with {', '.join(PACKAGES)}: {len(content.tree.entries)} entries, "
         f"{_mib(sizing.payload(content.tree))} MiB of content. The images are read from a loop device, the *stick*, of "
-        f"which nothing is in memory (caches are dropped before each). The target is a new file of {_TARGET >> 30} GiB, "
-        f"and each time ends when all is on the disk (fsync). The seed is of {seed.name}: {seed.why}. "
-        f"*bare sprout*: mount, device add, remount, device remove, by the command line. *to ext4* and *to btrfs*: onto "
-        f"what `mkfs` makes without options, mounted without options; making and mounting it is not counted."
+        f"which nothing is in memory (caches are dropped before each). The target is a new file of "
+        f"{_TARGET >> 30} GiB, and each time ends when all is on the disk (fsync). The seed is of {seed.name}: "
+        f"{seed.why}. *bare sprout*: mount, device add, remount, device remove, by the command line. *to ext4* and *to "
+        f"btrfs*: onto what `mkfs` makes without options, mounted without options; making and mounting it is not "
+        f"counted."
     )
 
 
