@@ -192,19 +192,14 @@ def _squashfs(tree: Path, target: Path) -> Path:
 
 
 def _by_live_image(tree: Path, folder: Path) -> Iterator[Made]:
-    """By each method; `auto`, which is the first, only once when it comes to one of the others."""
+    """As `auto` chooses, which comes first, and by `loop` where it chooses otherwise."""
     roots = [{"name": "install", "src": str(tree)}]
-    chosen = None
-    for method in ("auto", "loop", "mkfs"):
-        if method == chosen:
-            continue
+    for method in ("auto", "loop"):
         path = folder / f"seed-{method}"
         image = _live_image(path, roots, method)
-        name = f"live_image, {method}"
-        if method == "auto":
-            chosen = None if "anew" in image["why"] else image["method"]
-            name += f" ({image['method']})"
-        yield Made.of(name, path, image["used_bytes"], image["why"])
+        yield Made.of(f"live_image, {method} ({image['method']})", path, image["used_bytes"], image["why"])
+        if image["method"] == "loop":
+            return
 
 
 def _live_image(path: Path, roots: list[dict[str, str]], method: str = "loop") -> dict[str, Any]:
