@@ -14,7 +14,7 @@ from typing import Any
 
 from ansible.module_utils.cow import loop, manifest
 from ansible.module_utils.cow.image import sizing
-from ansible.module_utils.cow.kernel import sync_file_system
+from ansible.module_utils.cow.kernel import own_mounts, sync_file_system
 from ansible.module_utils.cow.manifest import Manifest
 from tests.support import images, loops, seeds
 from tests.support.ansible import run_module
@@ -150,8 +150,8 @@ class Bench:
 
 
 def measure() -> str:
-    """Measure with two Debian trees, the second one with some packages more."""
-    with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="cowherd-benchmark-") as scratch:
+    """Measure with two Debian trees, the second one with some packages more; no other process holds what is mounted."""
+    with own_mounts(), tempfile.TemporaryDirectory(dir="/var/tmp", prefix="cowherd-benchmark-") as scratch:
         folder = Path(scratch)
         tree = _extracted(folder / "install", PACKAGES)
         live = _extracted(folder / "live", PACKAGES + MORE_PACKAGES)
