@@ -351,7 +351,7 @@ def _slow_text(bench: Bench) -> Iterator[str]:
     )
     yield table(timings, _REFERENCE)
     read = (f"{name} {size / 10**6:.0f}" for name, size in bench.read.items())
-    yield f"Read from the stick, MB: {', '.join(read)}."
+    yield f"Read from the stick, MB: {', '.join(read)}. So slow a stick makes the size of the image most of the time."
 
 
 def _size_text(made: list[Made]) -> Iterator[str]:
