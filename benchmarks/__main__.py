@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from . import golden, golden_kills, images, kills, launch, migrate, site, treecopy
+from . import golden, golden_kills, images, kills, launch, live, migrate, site, treecopy
 
 PAGES = Path(__file__).parents[1] / "docs"
 BENCHMARKS: dict[str, Callable[[], str]] = {
@@ -21,6 +21,7 @@ BENCHMARKS: dict[str, Callable[[], str]] = {
     "migrate": migrate.measure,
     "kills": kills.measure,
     "images": images.measure,
+    "live": live.measure,
 }
 """By name: what measures and returns the text of its section."""
 
