@@ -15,7 +15,7 @@ from pathlib import Path
 
 import yaml
 from ansible.module_utils.cow import kernel
-from tests.support import golden, golden_kills
+from tests.support import golden, golden_kills, openzfs_kills
 from tests.support.ansible import ROOT
 from tests.support.golden_kills import Outcome
 from tests.support.vm import machine
@@ -33,7 +33,7 @@ _WITHIN = 3600.0
 _MAKE_PROGRAM = f"""\
 from pathlib import Path
 from cow.golden import program
-file = Path({str(golden_kills.PROGRAM)!r})
+file = Path({str(openzfs_kills.PROGRAM)!r})
 file.write_bytes(program.build())
 file.chmod(0o755)
 """
@@ -62,7 +62,7 @@ def measure_on_openzfs() -> str:
         machine.running(Path(scratch, "vm"), image(variables["vm_packages"]), hardware) as vm,
     ):
         _bring(vm)
-        commands = [f"cd /root && python3 -m support.golden_kills {backend}" for backend in _ON_OPENZFS]
+        commands = [f"cd /root && python3 -m support.openzfs_kills {backend}" for backend in _ON_OPENZFS]
         printed = "".join(vm.run(command, timeout=_WITHIN) for command in commands)
     return _table(Outcome.of(json.loads(line)) for line in printed.splitlines())
 
@@ -71,7 +71,7 @@ def _bring(vm: Machine) -> None:
     """Give it the operations, and cow-session as it makes it itself."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for part in golden_kills.PARTS:
+        for part in openzfs_kills.PARTS:
             archive.add(ROOT / "tests/support" / part, f"support/{part}")
         archive.add(ROOT / "module_utils/cow", "cow")
     vm.run("base64 --decode | tar --extract --directory /root", stdin=base64.b64encode(buffer.getvalue()).decode())

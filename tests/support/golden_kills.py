@@ -3,34 +3,22 @@
 Each operation is run again and again, killed one change later each time, until it comes to its end. After each kill
 five live sessions have to be as they were, and garbage collection has to leave nothing that is half done.
 
-A program too, for a machine with OpenZFS that has no more than Python and cow-session: where `PARTS` are in a folder
-`support`, `python3 -m support.golden_kills BACKEND [OPERATION ...]` prints the outcomes as lines of JSON.
+It needs nothing but the standard library, as `golden_trees`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import json
-import os
 import signal
-import subprocess
-import sys
-import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import golden_trees, killed
+from . import golden_trees
 from .golden_trees import Store, content
 
-PARTS = ("__init__.py", "golden_trees.py", "golden_kills.py", "killed.py")
-"""The files of this folder that are needed where it is a program."""
-
-PROGRAM = Path("/usr/local/bin/cow-session")
-_POOL = "kills"
 LIVE = tuple(f"live{number}" for number in range(5))
 Trees = dict[str, Mapping[str, Any]]
 
@@ -222,58 +210,3 @@ def _write(source: Path, step: int) -> None:
 
 def _has(project: Mapping[str, Any], session: str) -> bool:
     return session in [each["name"] for each in project["sessions"]]
-
-
-class _Quick(Store):
-    """A store that forks cow-session from this process, which has loaded it: to start Python takes seconds there."""
-
-    def execute(self, *argv: str | Path | int, killed_before: int = 0) -> subprocess.CompletedProcess[str]:
-        """Run cow-session in a process of its own, and kill it before a change when one is given."""
-        command = self.command(*argv)
-        with tempfile.TemporaryFile() as printed, tempfile.TemporaryFile() as said:
-            process = os.fork()
-            if not process:
-                os.dup2(printed.fileno(), 1)
-                os.dup2(said.fileno(), 2)
-                os._exit(killed.run(command, killed_before))
-            status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-            printed.seek(0)
-            said.seek(0)
-            return subprocess.CompletedProcess(command, status, printed.read().decode(), said.read().decode())
-
-
-@contextlib.contextmanager
-def _new_store(backend: str) -> Iterator[Store]:
-    """A store in a pool of its own, in memory, during the block."""
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as disks, tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
-        disk = Path(disks, "disk")
-        with disk.open("wb") as file:
-            file.truncate(1 << 30)
-        _zfs("zpool", "create", "-m", "none", _POOL, disk)
-        try:
-            _zfs("zfs", "create", f"{_POOL}/golden")
-            store = _Quick(backend, f"{_POOL}/golden", PROGRAM, Path(folder))
-            try:
-                yield store
-            finally:
-                store.unmount_all()
-        finally:
-            _zfs("zpool", "destroy", _POOL)
-
-
-def _zfs(*argv: str | Path) -> None:
-    subprocess.run(argv, stdin=subprocess.DEVNULL, check=True)
-
-
-def main(backend: str, *operations: str) -> None:
-    """Kill operations on OpenZFS, or all of them, and print an outcome on each line."""
-    killed.load(PROGRAM)
-    for operation in operations or OPERATIONS:
-        with _new_store(backend) as store:
-            found = outcome(store, operation)
-        sys.stdout.write(f"{json.dumps(asdict(found))}\n")
-        sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
