@@ -17,7 +17,7 @@ BENCHMARKS: dict[str, Callable[[], str]] = {
     "site": site.measure,
     "golden": golden.measure,
     "golden-kills": golden_kills.measure,
-    "golden-kills-on-openzfs": golden_kills.measure_on_openzfs,
+    "golden-kills-zvol": golden_kills.measure_zvol,
     "treecopy": treecopy.measure,
     "migrate": migrate.measure,
     "kills": kills.measure,
