@@ -17,6 +17,7 @@ BENCHMARKS: dict[str, Callable[[], str]] = {
     "site": site.measure,
     "golden": golden.measure,
     "golden-kills": golden_kills.measure,
+    "golden-kills-zvol": golden_kills.measure_zvol,
     "treecopy": treecopy.measure,
     "migrate": migrate.measure,
     "kills": kills.measure,

@@ -285,7 +285,8 @@ def _next_data(descriptor: int, position: int) -> int | None:
 
 
 def _without_zeros(position: int, chunk: bytes) -> Iterator[tuple[int, bytes]]:
-    if _ZEROS not in chunk:
+    rest = chunk[len(chunk) - len(chunk) % BLOCK :]
+    if _ZEROS not in chunk and (not rest or rest.count(0) < len(rest)):
         yield position, chunk
         return
     for offset in range(0, len(chunk), BLOCK):

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support import golden, golden_kills
-from tests.support.golden import Place, Store, content
+from tests.support import golden, golden_kills, golden_trees
+from tests.support.golden import Place, Store
 from tests.support.golden_kills import LIVE, live_sessions, recovered, trees_of
+from tests.support.golden_trees import content
 
 FEWEST = {"promote a session": 5, "promote a folder": 5, "clone": 1, "destroy": 1, "gc": 3}
 """Changes that each operation makes at least, whatever the technology."""
@@ -50,7 +51,7 @@ def test_clones_during_a_promotion(store: Store) -> None:
     before = content(source)
     for number in range(40):
         (source / f"more{number}").write_bytes(bytes(100_000))
-    golden.keep_whole_seconds(source)
+    golden_trees.keep_whole_seconds(source)
     clones = [store.command("clone", "p", f"s{n}", "--at", store.path(f"s{n}")) for n in range(8)]
     done = golden.together([store.command("promote", "p", "--source", source), *clones])
     assert [status for status, _ in done] == [0] * 9
@@ -64,7 +65,7 @@ def test_no_space(store: Store) -> None:
     source = store.begin()
     live = live_sessions(store)
     (source / "large").write_bytes(b"\1" * 8_000_000)
-    golden.keep_whole_seconds(source)
+    golden_trees.keep_whole_seconds(source)
     with golden.filled(store):
         assert store.run("promote", "p", "--source", source, status=1)["error"] == "refused"
         refusal = store.run("clone", "p", "new", "--at", store.path("new"), status=6)

@@ -13,7 +13,8 @@ import pytest
 from ansible.module_utils.cow import manifest
 
 from tests.support import golden, trees, waiting
-from tests.support.golden import Place, Store, content
+from tests.support.golden import Place, Store
+from tests.support.golden_trees import content
 
 
 @pytest.fixture(scope="module", params=golden.BACKENDS)

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from tests.support import golden
+from tests.support import golden, golden_trees
 from tests.support.ansible import four_runs, run_module
-from tests.support.golden import Place, Store, content
+from tests.support.golden import Place, Store
+from tests.support.golden_trees import content
 
 
 @pytest.fixture(scope="module", params=("btrfs", "zfs"))
@@ -38,7 +39,7 @@ def refused(store: Store, name: str, /, **args: Any) -> str:
 
 
 def test_a_project_from_a_folder(store: Store) -> None:
-    source = golden.tree(store.folder / "source", whole_seconds=bool(store.place.fuse))
+    source = golden_trees.tree(store.folder / "source", whole_seconds=store.whole_seconds)
     runs = store.four("golden_cache", project="p", source=source, expect=store.place.backend)
     assert runs.do["steps"] == [
         f"create golden project p in {store.location} ({store.place.backend})",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -79,6 +81,26 @@ def test_clean_survives_a_broken_daemon(incusd: Incusd, busybox_image: tuple[Pat
     incusd.clean()
     assert not incusd.api("GET", "/1.0/storage-pools")
     assert not [link for link in links if Path("/sys/class/net", link).exists()]
+
+
+def test_clean_takes_the_links_of_containers_that_ended_without_a_daemon(
+    incusd: Incusd, busybox_image: tuple[Path, Path]
+) -> None:
+    """It needs no new daemon for that."""
+    import_image(incusd, *busybox_image)
+    incusd.run("storage", "create", "fast", "btrfs", "size=256MiB")
+    incusd.run("launch", "busybox", "c1", "--storage", "fast", "--network", incusd.make_bridge())
+    state = incusd.api("GET", "/1.0/instances/c1/state")
+    link = Path("/sys/class/net", incusd.bridge, "brif", state["network"]["eth0"]["host_name"])
+    incusd.kill()
+    os.kill(state["pid"], signal.SIGKILL)
+    until(lambda: not Path("/proc", str(state["pid"])).exists())
+    incusd.start()
+    assert link.exists()
+    daemon = incusd.api("GET", "/1.0")["environment"]["server_pid"]
+    incusd.clean()
+    assert incusd.api("GET", "/1.0")["environment"]["server_pid"] == daemon
+    assert not link.exists()
 
 
 def test_clean_survives_a_broken_pool(incusd: Incusd) -> None:

@@ -2,25 +2,25 @@
 
 Each operation is run again and again, killed one change later each time, until it comes to its end. After each kill
 five live sessions have to be as they were, and garbage collection has to leave nothing that is half done.
+
+It needs nothing but the standard library, as `golden_trees`.
 """
 
 from __future__ import annotations
 
 import itertools
 import signal
-import subprocess
-import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import golden
-from .golden import Store, content
+from . import golden_trees
+from .golden_trees import Store, content
 
 LIVE = tuple(f"live{number}" for number in range(5))
 Trees = dict[str, Mapping[str, Any]]
-_PROGRAM = Path(__file__).with_name("killed.py")
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,21 @@ class Kill:
 
     before: str
     done: bool
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The kills after which all was whole, and what was wrong after the next one; "" when that was the end."""
+
+    backend: str
+    operation: str
+    kills: tuple[Kill, ...]
+    failure: str = ""
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> Outcome:
+        """One that was printed."""
+        return cls(**{**given, "kills": tuple(Kill(**kill) for kill in given["kills"])})
 
 
 def live_sessions(store: Store) -> Trees:
@@ -153,18 +168,19 @@ OPERATIONS: dict[str, Callable[[Store], Iterator[Kill]]] = {
 }
 
 
+def outcome(store: Store, operation: str) -> Outcome:
+    """Kill an operation until it comes to its end, or something is not as it has to be."""
+    kills: list[Kill] = []
+    try:
+        kills.extend(OPERATIONS[operation](store))
+    except AssertionError:
+        return Outcome(store.backend, operation, tuple(kills), traceback.format_exc())
+    return Outcome(store.backend, operation, tuple(kills))
+
+
 def _killed(store: Store, change: int, *argv: str | Path | int) -> str | None:
     """Run cow-session and kill it before a change; returns that one in words, None where it ended by itself."""
-    own = len(store.within)
-    command = store.command(*argv)
-    finished = subprocess.run(
-        [*command[:own], sys.executable, "-P", _PROGRAM, str(change), *command[own:]],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    finished = store.execute(*argv, killed_before=change)
     assert finished.returncode in {0, -signal.SIGKILL, 128 + signal.SIGKILL}, f"{finished.stdout}{finished.stderr}"
     return finished.stderr if finished.returncode else None
 
@@ -189,7 +205,7 @@ def _after_promotion(
 
 def _write(source: Path, step: int) -> None:
     (source / "step").write_text(f"{step}\n")
-    golden.keep_whole_seconds(source)
+    golden_trees.keep_whole_seconds(source)
 
 
 def _has(project: Mapping[str, Any], session: str) -> bool:

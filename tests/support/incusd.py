@@ -104,8 +104,8 @@ class Incusd:
     def clean(self) -> None:
         """Take the daemon back to how it started: by its API, or where that fails by a new one in the same folder.
 
-        It fails too when a link stays in the bridge, as that of a container does which stopped while no daemon ran that
-        would have taken it away.
+        It fails too when a link stays in the bridge that a container has of which the daemon knows nothing, as one may
+        that it was starting when it was killed.
         """
         try:
             self._empty()
@@ -181,7 +181,7 @@ class Incusd:
             self._delete_profile(profile)
         for network in self._all("networks"):
             if network["managed"]:
-                _await_no_ports(network["name"])
+                self._await_no_ports(network["name"])
                 self.api("DELETE", _in_project(f"/1.0/networks/{quote(network['name'])}", network))
         for pool in self._all("storage-pools"):
             self.api("DELETE", f"/1.0/storage-pools/{quote(pool['name'])}")
@@ -190,6 +190,15 @@ class Incusd:
                 self.api("DELETE", f"/1.0/projects/{quote(project['name'])}")
         for certificate in self._all("certificates"):
             self.api("DELETE", f"/1.0/certificates/{certificate['fingerprint']}")
+
+    def _await_no_ports(self, bridge: str) -> None:
+        """The kernel takes the links of containers away some time after these ended, and Incus trips over that."""
+
+        def is_free() -> bool:
+            leftovers.remove_links_of_nobody(bridge, self.dir)
+            return not any(Path("/sys/class/net", bridge, "brif").glob("*"))
+
+        waiting.until(is_free)
 
     def _all(self, kind: str) -> list[dict[str, Any]]:
         """The objects of one kind. The daemon says null where there are none."""
@@ -250,11 +259,6 @@ def _group() -> list[str]:
     except KeyError:
         return []
     return ["--group", ADMINISTRATORS]
-
-
-def _await_no_ports(bridge: str) -> None:
-    """The kernel takes the links of containers away some time after these ended, and Incus trips over that."""
-    waiting.until(lambda: not any(Path("/sys/class/net", bridge, "brif").glob("*")))
 
 
 def _in_project(path: str, thing: dict[str, Any]) -> str:

@@ -10,7 +10,9 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import zipfile
 from importlib import import_module
+from pathlib import Path, PurePath
 from typing import Any
 
 CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.symlink", "os.link", "os.chmod", "os.chown"}
@@ -26,14 +28,21 @@ def is_change(event: str, args: tuple[Any, ...]) -> bool:
     if event == "os.mkdir":
         return args[2] != -1 or not os.path.exists(args[0])  # noqa: PTH110
     if event == "subprocess.Popen":
-        return list(args[1])[:2] != ["zfs", "get"]
+        return not _asks(list(args[1]))
     return event in CHANGES
+
+
+def _asks(argv: list[str]) -> bool:
+    return argv[:2] == ["zfs", "get"] or argv[0].endswith("/zvol_id")
 
 
 def in_words(event: str, args: tuple[Any, ...]) -> str:
     """What the change is, in few words: rename, or zfs promote."""
     if event == "subprocess.Popen":
-        return " ".join(args[1][: 2 if args[1][0] == "zfs" else 1])
+        argv = list(args[1])
+        if argv[0] == "sh":
+            return "xfs_freeze"  # that script begins with it
+        return " ".join(argv[: 2 if argv[0] == "zfs" else 1])
     return {"open": "write", "fcntl.ioctl": "ioctl"}.get(event, event.removeprefix("os."))
 
 
@@ -52,8 +61,26 @@ def kill_before(number: int) -> None:
     sys.addaudithook(look)
 
 
+def load(program: str | Path) -> None:
+    """Load the code that is in a file cow-session, all of it, for many runs."""
+    sys.path.insert(0, str(program))
+    with zipfile.ZipFile(program) as archive:
+        files = [PurePath(name) for name in archive.namelist()]
+    for file in files:
+        if file.suffix == ".py" and file.stem not in ("__main__", "__init__"):
+            import_module(".".join(file.with_suffix("").parts))
+
+
+def run(command: list[str], change: int) -> int:
+    """Do what a command line of cow-session says, in this process, which is killed before a change unless that is 0."""
+    main = import_module("cow.golden.cli").main
+    if change:
+        kill_before(change)
+    status: int = main(command[1:])
+    sys.stdout.flush()
+    return status
+
+
 if __name__ == "__main__":
     sys.path.insert(0, sys.argv[2])
-    main = import_module("cow.golden.cli").main
-    kill_before(int(sys.argv[1]))
-    sys.exit(main(sys.argv[3:]))
+    sys.exit(run(sys.argv[2:], int(sys.argv[1])))

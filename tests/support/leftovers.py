@@ -7,6 +7,7 @@ another session.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -70,6 +71,21 @@ def sweep_dead_sessions() -> None:
     for owner in dead.values():
         for bridge in _links(f"cw{owner}b*"):
             _remove_bridge(bridge)
+
+
+def remove_links_of_nobody(bridge: str, folder: Path) -> None:
+    """Take away the links that containers left in a bridge which ended while the daemon in the folder did not run.
+
+    LXC has given the other end back to this machine then; a container that runs has it for itself. Nothing is taken
+    while a container of the daemon runs, starts or ends, for then both ends are here for a moment too.
+    """
+    if any(re.search(r"^\[lxc monitor\]| forkst(art|op) ", _command_line(each)) for each in _processes(str(folder))):
+        return
+    listing = ("ip", "-json", "link", "show", "master", bridge, "type", "veth")
+    shown = subprocess.run(listing, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False).stdout
+    for link in json.loads(shown or "[]"):
+        if "link" in link and "link_netnsid" not in link:
+            _succeeds("ip", "link", "delete", link["ifname"])
 
 
 def _folders(prefix: str) -> list[Path]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from .. import manifest
@@ -35,9 +35,14 @@ _EXTENTS_IN_INODE = 4
 _EXTENTS_IN_BLOCK = 340
 
 _UNFORESEEN = 2000
-"""One block in so many is for extents of files that lie where metadata or the journal interrupts them.
+"""Where there are several groups, one block in so many is for extents of files that metadata or the journal interrupts.
 
-For a Debian tree of 367 MB without it, two blocks were missing.
+For a Debian tree of 367 MB without it, two blocks were missing. In a single group it is known which files these are.
+"""
+_BEFORE_METADATA = (15, 30)
+"""Blocks of content behind which metadata of the first group comes: the bitmap of the inodes, and their table.
+
+With flex_bg the one is 16 and the other 32 blocks behind the bitmap of the blocks, which comes before all content.
 """
 
 _UNFORESEEN_BY_KERNEL = 512
@@ -119,10 +124,7 @@ def smallest(need: Need, journal: int | None = None) -> Layout:
     blocks = max(need.blocks + inodes // _INODES_PER_BLOCK, _LEAST_WITH_JOURNAL if journal else 0)
     while True:
         of_journal = default_journal(blocks) if journal is None else journal
-        content = need.blocks + of_journal
-        if _blocks_per_group(blocks, inodes) == _GROUP:
-            content = max(content, 2 * of_journal)  # mke2fs refuses a journal of more than half of what is free
-        wanted = content + _metadata(blocks, inodes)
+        wanted = max(need.blocks + of_journal + _metadata(blocks, inodes), _least_with(of_journal, blocks, inodes))
         if wanted <= blocks:
             break
         blocks = wanted
@@ -135,7 +137,7 @@ def fixed(size: int, need: Need, journal: int | None = None) -> Layout:
     blocks = size // BLOCK
     if journal is None:
         journal = default_journal(blocks)
-        if blocks - _metadata(blocks, need.inodes) < 2 * journal:
+        if blocks < _least_with(journal, blocks, need.inodes):
             journal = 0
     return Layout(blocks, need.inodes, journal)
 
@@ -143,23 +145,29 @@ def fixed(size: int, need: Need, journal: int | None = None) -> Layout:
 def need_of(tree: Tree) -> Need:
     """Add up what a tree takes. Reads the contents of its files, to find out which blocks of them are all zeros.
 
-    mke2fs makes as many symlinks of one as it has hard links.
+    mke2fs takes blocks one after the other, in the order of the tree, and makes as many symlinks of one as it has hard
+    links.
     """
-    blocks, inodes = 0, _RESERVED_INODES + 1
-    names: dict[bytes, list[bytes]] = {}
+    blocks, inodes, of_folders = 1 + _LOST_AND_FOUND_BLOCKS, _RESERVED_INODES + 1, 0
+    folders = {b".": _Folder(), LOST_AND_FOUND: _Folder(_LOST_AND_FOUND_BLOCKS)}
+    folders[b"."].add(LOST_AND_FOUND)
     leaders = tree.leaders()
     with Descent(tree.root) as descent:
         for entry in tree.entries:
-            if entry.path != b".":
-                names.setdefault(entry.parent, []).append(entry.name)
-            again = leaders.get(entry.path, entry.path) != entry.path and not stat.S_ISLNK(entry.mode)
-            if again or entry.path in (b".", LOST_AND_FOUND):
+            if entry.path in (b".", LOST_AND_FOUND):
+                continue
+            blocks += folders.setdefault(entry.parent, _Folder()).add(entry.name)
+            if leaders.get(entry.path, entry.path) != entry.path and not stat.S_ISLNK(entry.mode):
                 continue
             inodes += 1
-            blocks += _xattr_blocks(entry) + _content_blocks(entry, descent)
-    folders = sum(_folder_blocks(names.get(entry.path, ())) for entry in tree.entries if _grows(entry))
-    total = blocks + folders + _LOST_AND_FOUND_BLOCKS
-    return Need(total + total // _UNFORESEEN, inodes)
+            if entry.is_folder:
+                blocks += 1
+                of_folders += _xattr_blocks(entry)  # taken when what is in it has been
+            else:
+                blocks += _content_blocks(entry, descent, range(blocks, blocks + of_folders + 1)) + _xattr_blocks(entry)
+    total = blocks + of_folders + sum(_xattr_blocks(entry) for entry in tree.entries[:1])
+    has_one_group = total <= _GROUP // 2 and inodes <= _GROUP
+    return Need(total if has_one_group else total + total // _UNFORESEEN, inodes)
 
 
 def for_the_kernel(tree: Tree, need: Need) -> Need:
@@ -206,42 +214,45 @@ def inodes_of(tree: Tree) -> int:
     return len({entry.identity for entry in tree.entries})
 
 
-def _grows(entry: Entry) -> bool:
-    return entry.is_folder and entry.path != LOST_AND_FOUND
-
-
-def _content_blocks(entry: Entry, descent: Descent) -> int:
+def _content_blocks(entry: Entry, descent: Descent, starts: range) -> int:
+    """Return the blocks of an entry that is no folder. starts: how many blocks of content may lie before it."""
     if stat.S_ISLNK(entry.mode):
         return int(entry.size > _SHORT_TARGET)
     if not entry.is_file or not entry.size:
         return 0
-    used, runs = _used(entry, descent)
-    return used + extent_blocks(runs)
+    used = extents = 0
+    for length in _runs(entry, descent):
+        extents += _extents(length) + _interruptions(range(starts.start + used, starts.stop + used + length - 1))
+        used += length
+    return used + extent_blocks(extents)
 
 
-def _used(entry: Entry, descent: Descent) -> tuple[int, int]:
-    """Return how many blocks of a file are not all zeros, and how many extents they come to."""
+def _runs(entry: Entry, descent: Descent) -> Iterator[int]:
+    """Yield the blocks of each piece of a file that is not all zeros."""
     descriptor = os.open(
         entry.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=descent.at(entry.parent)
     )
     try:
-        return _count((start // BLOCK, -(-len(chunk) // BLOCK)) for start, chunk in manifest.data(descriptor))
+        yield from _joined((start // BLOCK, -(-len(chunk) // BLOCK)) for start, chunk in manifest.data(descriptor))
     finally:
         os.close(descriptor)
 
 
-def _count(pieces: Iterable[tuple[int, int]]) -> tuple[int, int]:
-    used = extents = 0
+def _joined(pieces: Iterable[tuple[int, int]]) -> Iterator[int]:
     end = length = 0
     for start, count in pieces:
-        used += count
-        if start == end and length:
-            length += count
-        else:
-            extents += _extents(length)
-            length = count
+        if start != end and length:
+            yield length
+            length = 0
+        length += count
         end = start + count
-    return used, extents + _extents(length)
+    if length:
+        yield length
+
+
+def _interruptions(blocks: range) -> int:
+    """Say how often metadata lies within a row of blocks of the content."""
+    return sum(blocks.start < place < blocks.stop for place in _BEFORE_METADATA)
 
 
 def _extents(length: int) -> int:
@@ -258,19 +269,24 @@ def extent_blocks(extents: int) -> int:
     return total
 
 
-def _folder_blocks(names: Iterable[bytes]) -> int:
-    """Return the blocks of a folder whose entries are put into the first block that has room for them."""
-    room = [_FOLDER_BLOCK - 2 * _SMALLEST_NAME]
-    full = 0
-    for name in names:
-        size = 8 + -(-len(name) // 4) * 4
-        block = next((number for number in range(full, len(room)) if room[number] >= size), len(room))
-        if block == len(room):
+class _Folder:
+    """A folder while it is filled: each entry goes into the first block that has room for it."""
+
+    def __init__(self, blocks: int = 1) -> None:
+        self._room = [_FOLDER_BLOCK - 2 * _SMALLEST_NAME, *([_FOLDER_BLOCK] * (blocks - 1))]
+        self._full = 0
+
+    def add(self, name: bytes) -> int:
+        """Return the blocks, 0 or 1, by which it grows for an entry."""
+        room, before = self._room, len(self._room)
+        size = 8 + _padded(len(name))
+        block = next((number for number in range(self._full, before) if room[number] >= size), before)
+        if block == before:
             room.append(_FOLDER_BLOCK)
         room[block] -= size
-        while full < len(room) and room[full] < _SMALLEST_NAME:
-            full += 1
-    return len(room)
+        while self._full < len(room) and room[self._full] < _SMALLEST_NAME:
+            self._full += 1
+        return len(room) - before
 
 
 def _xattr_blocks(entry: Entry) -> int:
@@ -305,10 +321,23 @@ def _metadata(blocks: int, inodes: int) -> int:
     """Return the blocks of superblocks, descriptors, bitmaps and inode tables."""
     if not blocks:
         return 0
-    per_group = _blocks_per_group(blocks, inodes)
-    groups = -(-blocks // per_group)
-    backups = sum(1 for group in range(groups) if _has_superblock(group))
-    return groups * (2 + _table(inodes, groups)) + backups * (1 + _descriptors(groups))
+    groups = _groups(blocks, inodes)
+    return groups * (2 + _table(inodes, groups)) + _superblocks(groups)
+
+
+def _least_with(journal: int, blocks: int, inodes: int) -> int:
+    """Return the least size for a journal: mke2fs refuses one of more than half of what is not superblocks."""
+    return 2 * journal + _superblocks(_groups(blocks, inodes)) if journal else 0
+
+
+def _groups(blocks: int, inodes: int) -> int:
+    return -(-blocks // _blocks_per_group(blocks, inodes))
+
+
+def _superblocks(groups: int) -> int:
+    """Return the blocks of superblocks and descriptors, with their copies."""
+    copies = sum(1 for group in range(groups) if _has_superblock(group))
+    return copies * (1 + _descriptors(groups))
 
 
 def _without_stub(blocks: int, inodes: int) -> int:

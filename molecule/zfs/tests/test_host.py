@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 from testinfra.host import Host
+from tests.support import openzfs_kills
+from tests.support.golden_kills import Outcome
 
 POOLS = {"default": "tank/incus", "disk": "disk", "loop": "loop"}
 """Pools of Incus, and the dataset that each is in."""
@@ -105,6 +108,16 @@ def test_a_session_goes(host: Host, store: str, path: str) -> None:
     _command(host, store, "destroy", "monorepo", "carol")
     assert carol not in host.check_output("cat /proc/self/mountinfo")
     assert host.file(f"{path}/note").exists
+
+
+def test_killed_before_each_change_of_a_promotion(host: Host) -> None:
+    for part in openzfs_kills.PARTS:
+        source = Path(openzfs_kills.__file__).with_name(part)
+        host.ansible("copy", f"src={source} dest=/root/support/ mode=0644", check=False)
+    printed = host.check_output("cd /root && python3 -m support.openzfs_kills zvol 'promote a session'")
+    found = Outcome.of(json.loads(printed))
+    assert not found.failure, found.failure
+    assert {"xfs_freeze", "zfs clone", "zfs promote", "zfs set"} <= {kill.before for kill in found.kills}
 
 
 def test_all_is_there_after_a_reboot(host: Host) -> None:
