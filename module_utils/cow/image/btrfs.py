@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 from .. import btrfs, treecopy
+from ..btrfs import Space
 from ..errors import CowError
+from ..process import CommandFailed
 from ..size import Size
 from ..tree import Tree
 from . import btrfs_file, sizing, workshop
@@ -64,12 +66,12 @@ class Btrfs:
         return least
 
     def build(self, job: Job) -> Built:
-        """Fill it, and give it its UUID last: the kernel mounts no two with the same one, and an old one may be."""
+        """Fill it, and give it its UUID last: the kernel mounts no two with the same one."""
         method = _method(job.tree, job.options)
         with btrfs_file.room_explained(job.work):
             built = _by_mkfs(job, method) if method.name == "mkfs" else _by_loop(job, method)
         if btrfs_file.superblock(job.target).uuid != str(job.identity):
-            btrfs.Btrfs(run=workshop.tool).set_uuid(str(job.target), str(job.identity))
+            _identify(job)
         return built
 
 
@@ -108,6 +110,18 @@ def _by_mkfs(job: Job, method: Method) -> Built:
     return _grown(job, btrfs_file.regrown(slack) if slack else method)
 
 
+def _identify(job: Job) -> None:
+    try:
+        btrfs.Btrfs(run=workshop.tool).set_uuid(str(job.target), str(job.identity))
+    except CommandFailed as error:
+        if "not unique" not in error.finished.stderr:
+            raise
+        raise CowError(
+            f"The UUID that the image is to have, {job.identity}, is that of a device of this host: the old image or a "
+            f"copy of it is mounted or attached (`blkid --uuid {job.identity}`). Detach it, and start again."
+        ) from error
+
+
 def _by_loop(job: Job, method: Method) -> Built:
     room = btrfs_file.room_for([job.tree])
     with btrfs_file.filling(_settings(job), room, job.work / "filled", job.work / "point") as point:
@@ -119,24 +133,26 @@ def _grown(job: Job, method: Method) -> Built:
     """Grow the image out of what was filled, as large as it is to be."""
     tool = btrfs.Btrfs(run=workshop.tool)
     filled, room = job.work / "filled", Room.of(job.options.size)
-    sizes = list(btrfs_file.as_seed(filled, job.work, tool))
-    if 0 < room.fixed < sizes[0]:
+    used = btrfs_file.as_seed(filled, job.work, tool)
+    least = next(btrfs_file.sizes(used.data, used.metadata))
+    if room.fixed:
+        _grow_fixed(job, used, room.fixed, tool)
+    else:
+        tried = btrfs_file.sizes(used.data + room.free(least), used.metadata)
+        btrfs_file.grow(filled, job.target, job.work, tool, tried)
+    return _built(job, method, least, (*btrfs_file.VARIES, *btrfs_file.BY_KERNEL))
+
+
+def _grow_fixed(job: Job, used: Space, size: int, tool: btrfs.Btrfs) -> None:
+    sizes = list(btrfs_file.sizes(used.data, used.metadata))
+    if size < sizes[0]:
         raise _too_small(job.options.size, sizes[0])
     try:
-        btrfs_file.grow(filled, job.target, job.work, tool, _with_room(sizes, room))
+        btrfs_file.grow(job.work / "filled", job.target, job.work, tool, [Size(size).floor(_SECTOR).bytes])
     except TooSmall as error:
-        if larger := [size for size in sizes if size > room.fixed > 0]:
+        if larger := [each for each in sizes if each > size]:
             raise _too_small(job.options.size, larger[0]) from error
         raise
-    return _built(job, method, sizes[0], (*btrfs_file.VARIES, *btrfs_file.BY_KERNEL))
-
-
-def _with_room(sizes: list[int], room: Room) -> Iterator[int]:
-    if room.fixed:
-        yield Size(room.fixed).floor(_SECTOR).bytes
-        return
-    for size in sizes:
-        yield Size(size + room.free(size)).floor(_SECTOR).bytes
 
 
 def _too_small(size: str, least: int) -> TooSmall:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .. import btrfs, loop, mounts, process, tools
-from ..btrfs import Btrfs, Superblock
+from ..btrfs import Btrfs, Space, Superblock
 from ..errors import CowError
 from ..size import Size, whole_mib
 from ..tree import Tree
@@ -229,15 +229,15 @@ def compact(filled: Path, target: Path, work: Path, tool: Btrfs) -> None:
 
     work: an empty folder to mount in.
     """
-    grow(filled, target, work, tool, as_seed(filled, work, tool))
+    used = as_seed(filled, work, tool)
+    grow(filled, target, work, tool, sizes(used.data, used.metadata))
 
 
-def as_seed(filled: Path, work: Path, tool: Btrfs) -> Iterator[int]:
-    """Make a seed of a file system, and return sizes that what is in it may fit into, the smallest first."""
+def as_seed(filled: Path, work: Path, tool: Btrfs) -> Space:
+    """Make a seed of a file system, and return what is used of it."""
     tool.set_seed(str(filled), seed=True)
     with btrfs_seed.mounted(filled, superblock(filled), work) as (_, point):
-        used = btrfs.space(point)
-    return sizes(used.data, used.metadata)
+        return btrfs.space(point)
 
 
 def grow(seed: Path, target: Path, work: Path, tool: Btrfs, tried: Iterable[int]) -> None:
