@@ -107,13 +107,14 @@ options:
       - V(+20%) and V(+512MiB) leave that much free, as part of the minimum or as it stands.
       - V(2GiB) is the size of the image. When the content needs more, that is an error with the minimum in its message.
         It is found before anything is built for ext4, and for btrfs when the content has been compressed.
-      - With anything but V(minimum), a btrfs image is grown by the kernel and has 96 MiB or more.
+      - With anything but V(minimum), a btrfs image is grown by the kernel and has 96 MiB or more. Its blocks are handed
+        out in chunks, so that it is larger than the content and the room together.
     type: str
     default: minimum
   method:
     description:
-      - How an ext4 or btrfs image is filled. There are V(mke2fs), V(loop) and V(shrink) for ext4, and V(mkfs) and V(loop)
-        for btrfs.
+      - How an ext4 or btrfs image is filled. For ext4 there are V(mke2fs), V(loop) and V(shrink), for btrfs V(mkfs) and
+        V(loop).
       - V(mke2fs) has the tool write it in one go. It is the smallest, and the same bytes each time.
       - V(loop) mounts it and copies. It keeps flags and fractions of seconds, needs a loop device, and takes more room.
         Its bytes are different each time.
