@@ -180,8 +180,8 @@ def room_explained(work: Path) -> Iterator[None]:
     except CowError as error:
         if mounts.free(work).bytes < _LITTLE:
             raise CowError(
-                f"There was no room left in {work.parent} while the image was built: it is written twice, "
-                f"compressed. Make room there."
+                "There was no room left where the image is to be: while it is built it is written twice, compressed. "
+                "Make room there."
             ) from error
         raise
 
