@@ -245,7 +245,7 @@ image:
     seconds: 21.4
     description_path: /srv/media/debian.seed.cowherd.json
     lost: []
-    varies: ["UUIDs of the file system, its device and its subvolumes"]
+    varies: ["UUID of the file system", "UUIDs of its device, its subvolumes and its tree of chunks"]
     seed: true
   contains:
     path:
@@ -375,7 +375,7 @@ image:
       type: list
       elements: str
       returned: success
-      sample: ["UUIDs of the file system, its device and its subvolumes"]
+      sample: ["UUID of the file system", "UUIDs of its device, its subvolumes and its tree of chunks"]
     seed:
       description: Whether it is a seed.
       type: bool

@@ -9,17 +9,20 @@ DOCUMENTATION = r"""
 module: rootfs_image
 short_description: Build and verify images of root file systems
 description:
-  - Builds an ext4, squashfs or erofs image of a folder, an archive, or what Incus has, sized from the content itself.
+  - Builds an ext4, squashfs, erofs or btrfs image of a folder, an archive, or what Incus has, sized from the content
+    itself.
   - Beside the image lies a record, O(path) with C(.cowherd) added, with the fingerprint of all that the image was made
     from. Nothing is built again while that is the same; when it is not, the diff names what changed.
   - The image is built in the folder that it belongs in and takes the place of the old one in one step. A build that
     fails leaves the old image; what a killed one leaves is removed by the next run.
-  - The same content, options and versions of the tools give the same bytes.
+  - The same content, options and versions of the tools give the same bytes, but for btrfs, and for ext4 that the kernel
+    filled. RV(image.varies) says what is otherwise then.
   - The source is never written to. When it changes during the build, the build fails.
 author:
   - Cowherd contributors
 requirements:
   - e2fsprogs 1.46 or newer for ext4, squashfs-tools 4.5 or newer for squashfs, erofs-utils 1.5 or newer for erofs
+  - btrfs-progs 6.2 or newer for btrfs, 6.13 or newer where no loop device is to be used
   - cryptsetup (veritysetup) for O(verity), openssl to sign
   - GNU tar, and the program that decompresses the archive, for archives
 attributes:
@@ -83,24 +86,35 @@ options:
         default: /var/lib/incus/unix.socket
   format:
     description:
-      - The file system of the image. V(ext4) can be written to, the others cannot, and are compressed.
+      - The file system of the image. V(ext4) and V(btrfs) can be written to, V(squashfs) and V(erofs) cannot. All but
+        V(ext4) are compressed.
       - V(squashfs) has no ACLs. That is reported, and an error with O(strict).
+      - Two images with V(btrfs) of the same tree have the same content and the same UUID, but are never the same bytes,
+        because the tools draw other UUIDs of devices and subvolumes and write the time each time. With O(verity) each
+        build has a root hash of its own therefore.
+      - The tree is the top-level subvolume of V(btrfs), so that it is mounted and boots without C(subvol=). Its blocks
+        have checksums (crc32c).
     type: str
-    choices: [ext4, squashfs, erofs]
+    choices: [ext4, squashfs, erofs, btrfs]
   label:
-    description: Label of the file system, at most 16 bytes. V(squashfs) has none.
+    description:
+      - Label of the file system, at most 16 bytes, 255 for V(btrfs). V(squashfs) has none.
     type: str
   size:
     description:
-      - Size of an ext4 image.
+      - Size of an ext4 or btrfs image.
       - V(minimum) has it hold the content and nothing more.
       - V(+20%) and V(+512MiB) leave that much free, as part of the minimum or as it stands.
       - V(2GiB) is the size of the image. When the content needs more, that is an error with the minimum in its message.
+        It is found before anything is built for ext4, and for btrfs when the content has been compressed.
+      - With anything but V(minimum), a btrfs image is grown by the kernel and has 96 MiB or more. Its blocks are handed
+        out in chunks, so that it is larger than the content and the room together.
     type: str
     default: minimum
   method:
     description:
-      - How an ext4 image is filled.
+      - How an ext4 or btrfs image is filled. For ext4 there are V(mke2fs), V(loop) and V(shrink), for btrfs V(mkfs) and
+        V(loop).
       - V(mke2fs) has the tool write it in one go. It is the smallest, and the same bytes each time.
       - V(loop) mounts it and copies. It keeps flags and fractions of seconds, needs a loop device, and takes more room.
         Its bytes are different each time.
@@ -108,8 +122,14 @@ options:
         largest.
       - V(auto) is V(mke2fs) where it works. Its versions 1.47.1 to 1.47.3 fail with files of 2 GiB and more, and the
         choice is V(loop) then, as it is with a folder of tens of thousands of entries, for which it takes minutes.
+      - V(mkfs) has C(mkfs.btrfs) write a btrfs image without a mount. It cuts off fractions of seconds of modification
+        times, leaves out flags and device numbers, and fills holes.
+      - For btrfs, V(loop) mounts a large file system, copies, and grows one out of it that is just large enough, of
+        96 MiB or more. It loses nothing.
+      - For btrfs, V(auto) is V(mkfs) where nothing is lost by it, and V(loop) otherwise. What C(mkfs.btrfs) makes a
+        tenth or more too large is grown anew.
     type: str
-    choices: [auto, mke2fs, loop, shrink]
+    choices: [auto, mke2fs, mkfs, loop, shrink]
     default: auto
   reserved_percent:
     description:
@@ -141,19 +161,19 @@ options:
     default: auto
   preset:
     description:
-      - How hard squashfs and erofs compress, from what is quick to what is small, with the best compressor that the
-        installed tool has.
+      - How hard squashfs, erofs and btrfs compress, from what is quick to what is small, with the best compressor that
+        the installed tool has.
     type: str
     choices: [fast, balanced, small]
     default: balanced
   compressor:
     description:
-      - Compressor of squashfs (V(gzip), V(lz4), V(lzo), V(xz), V(zstd)) or erofs (V(lz4), V(lz4hc), V(lzma),
-        V(deflate), V(zstd)), or V(none), instead of the one of O(preset).
+      - Compressor of squashfs (V(gzip), V(lz4), V(lzo), V(xz), V(zstd)), erofs (V(lz4), V(lz4hc), V(lzma), V(deflate),
+        V(zstd)) or btrfs (V(zstd), V(zlib), V(lzo)), or V(none), instead of the one of O(preset).
       - One that the installed tool does not have is an error that says which ones it has.
     type: str
   level:
-    description: Level of O(compressor), for those that have levels.
+    description: Level of O(compressor), for those that have levels. In btrfs, zstd has 1 to 15 and zlib 1 to 9.
     type: int
   purge:
     description:
@@ -188,6 +208,7 @@ options:
       - The time of the build that is written into the image, in seconds since 1970.
       - Without it, the newest modification time in the tree, rounded up.
       - In erofs, later modification times become this one.
+      - No released C(mkfs.btrfs) heeds it, although it is given.
     type: int
   verity:
     description:
@@ -259,6 +280,14 @@ EXAMPLES = r"""
       key: /etc/cowherd/verity.key
       certificate: /etc/cowherd/verity.crt
 
+- name: Build a compressed image that can be written to, with room for a gigabyte more
+  rootfs_image:
+    path: /srv/images/agent.btrfs
+    src: /srv/trees/debian
+    format: btrfs
+    label: agent
+    size: +1GiB
+
 - name: Verify an image that came over the network
   rootfs_image:
     path: /srv/images/root.erofs
@@ -285,6 +314,7 @@ image:
     minimum_bytes: null
     inodes: 9381
     tries: 1
+    varies: []
     seconds: 17.2
     uuid: 2f8c0c3a-9d3c-5b0f-8c56-0f6a2b6c2d11
     source_date_epoch: 1764158400
@@ -312,7 +342,9 @@ image:
       returned: success
       sample: erofs
     method:
-      description: How it was filled; for ext4 V(mke2fs), V(loop) or V(shrink), else the name of the tool.
+      description: >-
+        How it was filled; for ext4 V(mke2fs), V(loop) or V(shrink), for btrfs V(mkfs) or V(loop), else the name of the
+        tool.
       type: str
       returned: success
       sample: mkfs.erofs
@@ -352,7 +384,9 @@ image:
       returned: success
       sample: 1.77
     minimum_bytes:
-      description: The computed minimum of an ext4 image with these options; null for other formats.
+      description: >-
+        The smallest size of an ext4 or btrfs image with these options, computed for ext4, and for btrfs known since
+        its content is compressed; null for other formats.
       type: int
       returned: success
       sample: 416284672
@@ -366,6 +400,12 @@ image:
       type: int
       returned: success
       sample: 1
+    varies:
+      description: What is otherwise in an image that is built again from the same inputs; empty when nothing is.
+      type: list
+      elements: str
+      returned: success
+      sample: []
     seconds:
       description: How long the build took, without reading the source before.
       type: float
@@ -462,10 +502,10 @@ ARGUMENTS: dict[str, Any] = {
     "state": {"type": "str", "choices": ["present", "verified", "absent"], "default": "present"},
     "src": {"type": "path"},
     "incus": sources.INCUS_ARGUMENTS,
-    "format": {"type": "str", "choices": ["ext4", "squashfs", "erofs"]},
+    "format": {"type": "str", "choices": ["ext4", "squashfs", "erofs", "btrfs"]},
     "label": {"type": "str"},
     "size": {"type": "str", "default": "minimum"},
-    "method": {"type": "str", "choices": ["auto", "mke2fs", "loop", "shrink"], "default": "auto"},
+    "method": {"type": "str", "choices": ["auto", "mke2fs", "mkfs", "loop", "shrink"], "default": "auto"},
     "reserved_percent": {"type": "int", "default": 0},
     "journal": {"type": "str", "default": "auto"},
     "packed_meta_blocks": {"type": "bool", "default": False},

@@ -69,6 +69,11 @@ class Size:
 GIB = Size(1024**3)
 
 
+def whole_mib(size: int) -> int:
+    """Return the next whole MiB: devices and files have no odd sizes."""
+    return -(-size >> 20 << 20)
+
+
 def _whole_of(whole: Size | None, text: str | int, *, too_much: bool) -> int:
     if whole is None:
         raise CowError(f"The size {text} is a percentage, but there is nothing that it could be of. Give 50GiB, say.")

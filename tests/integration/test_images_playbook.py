@@ -7,13 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.module_utils.cow import manifest
+from ansible.module_utils.cow.manifest import Manifest
 
-from tests.support import images, needs
+from tests.support import images, needs, seeds
 from tests.support.ansible import PlaybookRun, run_module, run_playbook
 from tests.support.incusd import Incusd
 
-NAMES = ("root.ext4", "root.squashfs", "root.erofs", "root.verity")
-PROGRAMS = ("mke2fs", "mksquashfs", "mkfs.erofs", "veritysetup")
+NAMES = ("root.ext4", "root.squashfs", "root.erofs", "root.btrfs", "root.verity")
+VARYING = "root.btrfs"
+"""Not the same bytes each time, as the module says of it."""
+PROGRAMS = ("mke2fs", "mksquashfs", "mkfs.erofs", "mkfs.btrfs", "veritysetup")
 PLAYBOOK = "playbooks/images.yml"
 
 
@@ -62,8 +66,7 @@ def test_there_are_images_in_all_formats(runs: dict[str, PlaybookRun], images_fo
     lines = table.splitlines()
     assert [line.split()[0] for line in lines] == [str(images_folder / name) for name in NAMES]
     assert "root hash" in lines[-1]
-    handed = next(task.result for task in runs["do"].tasks if task.task.endswith("Hand them to the summary of the run"))
-    summary = handed["ansible_facts"]["__rootfs_image_cowherd_tables"]["result"]
+    summary = _summary(runs["do"])
     assert [row[:2] for row in summary["rows"]] == [[each["path"], each["format"]] for each in summary["records"]]
     assert [len(row) for row in summary["rows"]] == [len(summary["columns"])] * len(NAMES)
     assert len(summary["rows"][-1][-1]) == 64
@@ -74,14 +77,21 @@ def test_a_second_run_changes_nothing(runs: dict[str, PlaybookRun]) -> None:
 
 
 def test_forced_builds_give_the_same_bytes(
-    runs: dict[str, PlaybookRun],  # noqa: ARG001
+    runs: dict[str, PlaybookRun],
     play: Any,
     images_folder: Path,
+    tmp_path: Path,
 ) -> None:
-    before = _digests(images_folder)
+    """And of btrfs the same content, and what is otherwise in it is said."""
+    before, content = _digests(images_folder), _content(images_folder / VARYING, tmp_path / "before")
     forced = play(rootfs_image_rebuild=True).succeeded()
     assert forced.changed["localhost"] > 0
-    assert _digests(images_folder) == before
+    after = _digests(images_folder)
+    assert {name for name in NAMES if after[name] != before[name]} == {VARYING}
+    assert {Path(image["path"]).name for image in _images(forced) if image["varies"]} == {VARYING}
+    assert manifest.differences(content, _content(images_folder / VARYING, tmp_path / "after")) == []
+    fingerprints = [{image["path"]: image["fingerprint"] for image in _images(run)} for run in (runs["do"], forced)]
+    assert fingerprints[0] == fingerprints[1]
 
 
 def test_an_option_that_there_is_not_ends_before_anything_is_written(play: Any, tmp_path: Path) -> None:
@@ -127,6 +137,20 @@ def test_incus_takes_the_squashfs_of_one_of_its_own_images(incusd: Incusd, tmp_p
 def _steps(run: PlaybookRun) -> list[str]:
     results = (result for task in run.tasks for result in task.result.get("results", [task.result]))
     return [step for result in results for step in result.get("steps", [])]
+
+
+def _summary(run: PlaybookRun) -> dict[str, Any]:
+    handed = next(task.result for task in run.tasks if task.task.endswith("Hand them to the summary of the run"))
+    return dict(handed["ansible_facts"]["__rootfs_image_cowherd_tables"]["result"])
+
+
+def _images(run: PlaybookRun) -> list[dict[str, Any]]:
+    return list(_summary(run)["records"])
+
+
+def _content(image: Path, point: Path) -> Manifest:
+    with seeds.mounted(image, point) as root:
+        return manifest.of(root)
 
 
 def _digests(folder: Path) -> dict[str, str]:

@@ -15,20 +15,23 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
-from ansible.module_utils.cow import manifest
+from ansible.module_utils.cow import btrfs, manifest
 from ansible.module_utils.cow.image.purge import Purge
 from ansible.module_utils.cow.manifest import Manifest
 from ansible.module_utils.cow.tree import Entry, Tree
 
-from tests.support import loops, needs, trees, waiting
+from tests.support import loops, needs, seeds, trees, waiting
 from tests.support.ansible import ROOT, Result, four_runs, run_module
 from tests.support.incusd import Incusd
 
 MODULE = "rootfs_image"
-FORMATS = ("ext4", "squashfs", "erofs")
+FORMATS = ("ext4", "squashfs", "erofs", "btrfs")
+SAME_BYTES = ("ext4", "squashfs", "erofs")
+"""Those of which the same input gives the same bytes; released tools draw other UUIDs for btrfs each time."""
 SECOND = 10**9
 
 pytestmark = pytest.mark.usefixtures("tools")
@@ -37,7 +40,7 @@ pytestmark = pytest.mark.usefixtures("tools")
 @pytest.fixture(scope="module")
 def tools() -> None:
     needs.root("images are mounted")
-    for program in ("mke2fs", "mksquashfs", "mkfs.erofs", "veritysetup", "openssl"):
+    for program in ("mke2fs", "mksquashfs", "mkfs.erofs", "mkfs.btrfs", "veritysetup", "openssl"):
         needs.program(program)
 
 
@@ -45,6 +48,12 @@ def tools() -> None:
 def source(tmp_path: Path) -> Path:
     """A small tree that looks like a system."""
     return plain(tmp_path / "source")
+
+
+@pytest.fixture
+def memory(tmp_path: Path) -> Iterator[Path]:
+    with seeds.memory(tmp_path) as folder:
+        yield folder
 
 
 def plain(folder: Path) -> Path:
@@ -107,6 +116,7 @@ def check_file_system(image: Path, kind: str) -> None:
         "ext4": ["e2fsck", "-f", "-n", image],
         "squashfs": ["unsquashfs", "-lln", image],
         "erofs": ["fsck.erofs", image],
+        "btrfs": ["btrfs", "check", "--readonly", "--check-data-csum", image],
     }
     finished = subprocess.run(commands[kind], stdin=subprocess.DEVNULL, capture_output=True, check=False)
     assert finished.returncode == 0, finished.stdout + finished.stderr
@@ -134,6 +144,7 @@ KEPT = {
     "shrink": {"flags": True, "fractions": True, "acls": True},
     "mksquashfs": {"flags": False, "fractions": False, "acls": False},
     "mkfs.erofs": {"flags": False, "fractions": True, "acls": True},
+    "mkfs": {"flags": False, "fractions": False, "acls": True},
 }
 
 
@@ -161,7 +172,14 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Manifest]:
 
 @pytest.mark.parametrize(
     ("kind", "method"),
-    [("ext4", "auto"), ("ext4", "loop"), ("ext4", "shrink"), ("squashfs", "auto"), ("erofs", "auto")],
+    [
+        ("ext4", "auto"),
+        ("ext4", "loop"),
+        ("ext4", "shrink"),
+        ("squashfs", "auto"),
+        ("erofs", "auto"),
+        ("btrfs", "auto"),
+    ],
 )
 def test_an_image_has_all_that_the_tree_has(hostile: Manifest, tmp_path: Path, kind: str, method: str) -> None:
     image = tmp_path / "image"
@@ -185,10 +203,15 @@ def test_four_runs(source: Path, tmp_path: Path, kind: str) -> None:
     first = image.read_bytes()
     result = built(image, src=str(source), format=kind, verity=True, rebuild=True)
     assert result["changed"]
-    assert image.read_bytes() == first, "the same input gave other bytes"
+    assert bool(result["image"]["varies"]) == (kind not in SAME_BYTES)
+    assert (image.read_bytes() == first) == (kind in SAME_BYTES)
+    same = ("bytes", "fingerprint", "uuid", "source_date_epoch")
+    assert {key: result["image"][key] for key in same} == {key: runs.do["image"][key] for key in same}
+    left = Purge(tuple(result["invocation"]["module_args"]["purge"])).applied_to_manifest(manifest.of(source))
+    same_as_source(image, kind, left, result, tmp_path / "mounted")
 
 
-@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("kind", SAME_BYTES)
 def test_a_copy_of_the_tree_gives_the_same_bytes(source: Path, tmp_path: Path, kind: str) -> None:
     copy = tmp_path / "elsewhere" / "copy"
     copy.parent.mkdir()
@@ -302,6 +325,112 @@ def test_holes_stay_holes(tmp_path: Path) -> None:
         assert (root / "sparse").stat().st_blocks == 8
 
 
+def test_ways_of_btrfs(memory: Path) -> None:
+    """Without a mount what loses nothing by it; each compressor by both ways, and with a label."""
+    source, image, point = plain(memory / "source"), memory / "image", memory / "mounted"
+    os.utime(source, (1_700_000_000, 1_700_000_000))
+    options = {"src": str(source), "format": "btrfs", "purge": []}
+    best = built(image, **options, label="root of all", strict=True)["image"]
+    assert (best["method"], best["compressor"], best["level"], best["lost"]) == ("mkfs", "zstd", 3, [])
+    assert best["bytes"] == image.stat().st_size == best["minimum_bytes"] < 32 << 20
+    probed = subprocess.run(["blkid", "-o", "export", image], capture_output=True, text=True, check=True).stdout
+    assert f"LABEL=root\\ of\\ all\nUUID={best['uuid']}\n" in probed
+    before = manifest.of(source)
+    packed = {}
+    for method in ("mkfs", "loop"):
+        for compressor in ({}, {"compressor": "none"}, {"compressor": "lzo"}, {"compressor": "zlib", "level": 9}):
+            result = built(image, **options, **compressor, method=method)
+            same_as_source(image, "btrfs", before, result, point)
+            assert result["image"]["compressor"] == compressor.get("compressor", "zstd")
+            assert result["image"]["method"] == method
+            assert result["image"]["uuid"] == btrfs.superblock(image).uuid
+            packed[method, result["image"]["compressor"]] = btrfs.superblock(image).used_bytes
+    for method in ("mkfs", "loop"):
+        assert all(packed[method, name] < packed[method, "none"] - (900 << 10) for name in ("zstd", "lzo", "zlib"))
+
+
+def test_what_mkfs_btrfs_lacks_is_said(source: Path, tmp_path: Path) -> None:
+    image = tmp_path / "image"
+    os.utime(source / "etc/hostname", ns=(1, 1))
+    os.mknod(source / "etc/null", 0o20666, os.makedev(1, 3))
+    with (source / "hole").open("wb") as file:
+        file.truncate(2 << 20)
+    subprocess.run(["chattr", "+d", source / "etc"], check=True)
+    options = {"src": str(source), "format": "btrfs", "purge": []}
+    result = built(image, **options, method="mkfs")
+    for word in ("fractions of seconds", "flags (chattr)", "device numbers", "holes"):
+        assert any(loss.startswith(word) for loss in result["image"]["lost"]), word
+    check_file_system(image, "btrfs")
+    assert "does not keep fractions of seconds" in refused(image, **options, method="mkfs", strict=True)
+    whole = built(image, **options, strict=True)
+    assert whole["image"]["why"].startswith("mkfs.btrfs would lose fractions of seconds")
+    assert whole["image"]["lost"] == []
+    same_as_source(image, "btrfs", manifest.of(source), whole, tmp_path / "mounted")
+
+
+def test_sizes_of_btrfs(memory: Path) -> None:
+    source, image, point = plain(memory / "source"), memory / "image", memory / "mounted"
+    (source / "large").write_bytes(os.urandom(100 << 20))
+    for path in (source / "large", source):
+        os.utime(path, (1_700_000_000, 1_700_000_000))
+    options = {"src": str(source), "format": "btrfs", "purge": []}
+    minimum = built(image, **options, method="loop")["image"]["minimum_bytes"]
+    assert minimum == image.stat().st_size
+    content = manifest.of(source)
+    for method, size, free in (
+        ("auto", "+50%", minimum // 2),
+        ("loop", "+64MiB", 64 << 20),
+        ("auto", "300MiB", 1 << 27),
+    ):
+        result = built(image, **options, method=method, size=size)
+        assert result["image"]["bytes"] == image.stat().st_size <= 300 << 20
+        assert result["image"]["minimum_bytes"] == minimum
+        assert result["image"]["uuid"] == btrfs.superblock(image).uuid
+        same_as_source(image, "btrfs", content, result, point)
+        with seeds.mounted(image, point, "rw"):
+            (point / "more").write_bytes(os.urandom(free))
+        check_file_system(image, "btrfs")
+        image.unlink()
+    assert f"its content needs {minimum} bytes" in refused(image, **options, size=f"{minimum - 4096}")
+    exact = built(image, **options, size=f"{minimum}")
+    assert exact["image"]["bytes"] == minimum
+    small = {**options, "compressor": "none", "size": "97MiB"}
+    assert "too small" in refused(image, **small)
+    assert refused(image, **small) == run(image, check=True, **small)["msg"]
+
+
+def test_a_btrfs_image_is_built_again_while_the_old_one_is_mounted(memory: Path) -> None:
+    """Without a mount it can be; the kernel mounts no two with the same UUID, and btrfstune gives no two the same."""
+    source, image, point = plain(memory / "source"), memory / "image", memory / "mounted"
+    os.utime(source, (1_700_000_000, 1_700_000_000))
+    options = {"src": str(source), "format": "btrfs"}
+    first = built(image, **options)["image"]
+    with opened(image, point):
+        again = built(image, **options, rebuild=True)["image"]
+    assert (again["method"], again["uuid"]) == ("mkfs", first["uuid"])
+    for more in ({"size": "128MiB"}, {"method": "loop"}):
+        first = built(image, **options, **more)["image"]
+        with opened(image, point):
+            assert "is mounted or attached" in refused(image, **options, **more, rebuild=True)
+        assert built(image, **options, **more, rebuild=True)["image"]["uuid"] == first["uuid"]
+
+
+def test_slack_of_a_btrfs_image_is_taken_away(memory: Path) -> None:
+    """mkfs.btrfs makes room for too much where a lot compresses well."""
+    (memory / "source").mkdir()
+    for number in range(4):
+        (memory / f"source/hex{number}").write_bytes(Random(number).randbytes(20 << 20).hex().encode())
+    for path in (*(memory / "source").iterdir(), memory / "source"):
+        os.utime(path, (1_700_000_000, 1_700_000_000))
+    options = {"src": str(memory / "source"), "format": "btrfs", "preset": "fast"}
+    plain = built(memory / "plain", **options, method="mkfs")["image"]
+    better = built(memory / "better", **options)
+    assert "grown anew" in better["image"]["why"]
+    assert better["image"]["bytes"] < plain["bytes"] / 1.1
+    assert better["image"]["uuid"] == btrfs.superblock(memory / "better").uuid
+    same_as_source(memory / "better", "btrfs", manifest.of(memory / "source"), better, memory / "mounted")
+
+
 def test_an_empty_tree(tmp_path: Path) -> None:
     (tmp_path / "source").mkdir()
     source = manifest.of(tmp_path / "source")
@@ -322,10 +451,11 @@ def test_a_tree_with_files_that_ext4_has_more_inodes_for_than_blocks(tmp_path: P
     same_as_source(tmp_path / "image", "ext4", source, result, tmp_path / "mounted")
 
 
+@pytest.mark.parametrize("kind", ["erofs", "btrfs"])
 @pytest.mark.parametrize("place", ["appended", "beside"])
-def test_a_flipped_byte_is_rejected(source: Path, tmp_path: Path, place: str) -> None:
+def test_a_flipped_byte_is_rejected(source: Path, tmp_path: Path, place: str, kind: str) -> None:
     image = tmp_path / "image"
-    result = built(image, src=str(source), format="erofs", verity=True, verity_tree=place)["image"]
+    result = built(image, src=str(source), format=kind, verity=True, verity_tree=place)["image"]
     root_hash = result["verity"]["root_hash"]
     assert not built(image, state="verified", root_hash=root_hash)["changed"]
     assert Path(result["verity"]["tree_path"]) == (image if place == "appended" else tmp_path / "image.verity")
@@ -337,9 +467,11 @@ def test_a_flipped_byte_is_rejected(source: Path, tmp_path: Path, place: str) ->
         file.seek(5000)
         file.write(bytes([byte ^ 1]))
     assert "not what the root hash" in refused(image, state="verified", root_hash=root_hash)
-    assert "changed since it was built" in refused(image, src=str(source), format="erofs", verity=True)
-    assert built(image, src=str(source), format="erofs", verity=True, verity_tree=place, overwrite=True)["changed"]
-    built(image, state="verified", root_hash=root_hash)
+    assert "changed since it was built" in refused(image, src=str(source), format=kind, verity=True)
+    again = built(image, src=str(source), format=kind, verity=True, verity_tree=place, overwrite=True)
+    assert again["changed"]
+    assert (again["image"]["verity"]["root_hash"] == root_hash) == (kind in SAME_BYTES)
+    built(image, state="verified", root_hash=again["image"]["verity"]["root_hash"])
 
 
 def test_a_signature_that_openssl_accepts(source: Path, tmp_path: Path) -> None:
@@ -430,30 +562,48 @@ def test_a_destination_without_room(source: Path, tmp_path: Path) -> None:
         for kind in ("squashfs", "erofs"):
             run(small / "image", src=str(source), format=kind)
             assert "room" in refused(small / "image", src=str(source), format=kind).lower()
+        for method in ("mkfs", "loop"):
+            message = refused(small / "image", src=str(source), format="btrfs", method=method)
+            assert "no room left" in message
+            assert "Make room there" in message
+        uncompressed = {"src": str(source), "format": "btrfs", "compressor": "none"}
+        assert "Make room there" in run(small / "image", check=True, **uncompressed)["msg"]
 
 
-def test_a_killed_build_leaves_no_litter(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "tool"),
+    [
+        ({"format": "squashfs", "compressor": "xz"}, "mksquashfs"),
+        ({"format": "btrfs", "method": "mkfs", "preset": "small"}, "mkfs.btrfs"),
+        ({"format": "btrfs", "method": "loop", "preset": "small"}, ""),
+    ],
+)
+def test_a_killed_build_leaves_no_litter(tmp_path: Path, arguments: dict[str, Any], tool: str) -> None:
     source, image = tmp_path / "source", tmp_path / "images" / "image"
     source.mkdir()
     image.parent.mkdir()
     (source / "etc").mkdir()
     (source / "etc/machine-id").write_text("0123\n")
     (source / "noise").write_bytes(os.urandom(96 << 20))
-    arguments = {"src": str(source), "format": "squashfs", "compressor": "xz"}
+    arguments = {"src": str(source), **arguments}
     image.write_bytes(b"old")
+    filled = image.parent / ".image.cowherd-build/tools/filled"
+
+    def is_filled() -> bool:
+        return any(tools_in(image, tool)) if tool else filled.exists() and filled.stat().st_blocks * 512 > 8 << 20
+
     for number in (signal.SIGTERM, signal.SIGKILL):
         child = start(image, **arguments, overwrite=True)
-        waiting.until(lambda: any(tools_in(image)))
+        waiting.until(is_filled)
         assert image.read_bytes() == b"old"
         child.send_signal(number)
         child.wait()
-        waiting.until(lambda: not list(tools_in(image)))
+        waiting.until(lambda: not list(tools_in(image, tool)))
+        waiting.until(lambda: not subprocess.run(["losetup", "-j", filled], capture_output=True, check=True).stdout)
         left = [path for path in image.parent.iterdir() if path != image]
         assert bool(left) == (number == signal.SIGKILL)
         assert "cowherd-build" not in Path("/proc/self/mountinfo").read_text()
-    runs = four_runs(
-        MODULE, {"path": str(image), **arguments, "preset": "fast", "compressor": "lz4", "overwrite": True}
-    )
+    runs = four_runs(MODULE, {"path": str(image), **arguments, "compressor": "lzo", "overwrite": True})
     assert "which a killed build left" in runs.do["steps"][0]
     assert {path.name for path in image.parent.iterdir()} == {"image", "image.cowherd", "image.cowherd.tree"}
 
@@ -472,12 +622,12 @@ def start(image: Path, **options: Any) -> subprocess.Popen[bytes]:
     return child
 
 
-def tools_in(image: Path) -> Iterator[str]:
+def tools_in(image: Path, tool: str = "mksquashfs") -> Iterator[str]:
     """Command lines of the processes that build an image."""
     for process in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
             words = process.read_bytes()
-            if words.startswith(b"mksquashfs\0") and os.fsencode(image.parent) in words:
+            if words.startswith(b"%b\0" % tool.encode()) and os.fsencode(image.parent) in words:
                 yield words.decode()
 
 
@@ -547,6 +697,17 @@ def test_what_squashfs_lacks_is_said(source: Path, tmp_path: Path) -> None:
         ({"format": "squashfs", "compressor": "zstd", "level": 99}, "Level 99"),
         ({"format": "squashfs", "label": "x"}, "no label"),
         ({"format": "erofs", "compressor": "gzip"}, "It has: "),
+        ({"method": "mkfs"}, "no method mkfs"),
+        ({"format": "btrfs", "method": "shrink"}, "no method shrink"),
+        ({"format": "btrfs", "method": "mke2fs"}, "no method mke2fs"),
+        ({"format": "btrfs", "label": "a/b"}, "is none for btrfs"),
+        ({"format": "btrfs", "label": "x" * 256}, "is none for btrfs"),
+        ({"format": "btrfs", "compressor": "xz"}, "It has: zstd, zlib, lzo"),
+        ({"format": "btrfs", "compressor": "zstd", "level": 16}, "Levels are 1 to 15"),
+        ({"format": "btrfs", "compressor": "lzo", "level": 1}, "no levels"),
+        ({"format": "btrfs", "level": 3}, "A level without a compressor"),
+        ({"format": "btrfs", "size": "64MiB"}, "needs at least 100663296 bytes"),
+        ({"format": "btrfs", "size": "much"}, "is not a size"),
         ({"purge": ["/etc"]}, "not a pattern"),
         ({"purge": ["../etc"]}, "not a pattern"),
         ({"mode": "rw"}, "not a mode"),

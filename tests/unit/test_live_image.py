@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 from ansible.module_utils.cow.btrfs import Scrubbed
 from ansible.module_utils.cow.errors import CowError
+from ansible.module_utils.cow.image import btrfs_file
+from ansible.module_utils.cow.image.btrfs_file import Abilities, Method
 from ansible.module_utils.cow.image.record import Record
 from ansible.module_utils.cow.image.resource import Standing
 from ansible.module_utils.cow.image.sources import Folder, Look
-from ansible.module_utils.cow.live import build, media, roots, sprout
-from ansible.module_utils.cow.live.build import Abilities, Method, Order
+from ansible.module_utils.cow.live import build, media, roots
+from ansible.module_utils.cow.live.build import Order
 from ansible.module_utils.cow.live.media import Found, Wanted
 from ansible.module_utils.cow.live.roots import Root, Seen
 from ansible.module_utils.cow.live.verify import Verified
@@ -25,8 +27,8 @@ from hypothesis import strategies as st
 import live_image
 
 MIB = 1 << 20
-ABLE = Abilities("6.14", roots=True)
-OLD = Abilities("6.2", roots=False)
+ABLE = Abilities("6.14", fills=True)
+OLD = Abilities("6.2", fills=False)
 ORDER = Order("xxhash64", 15, "media", "auto", seed=True)
 INPUTS = {"recipe": 1}
 SEEN = (Seen(Root("install", "/srv/tree", {}), Folder(Path("/srv/tree"), "/srv/tree"), Look("digest", {})),)
@@ -145,8 +147,8 @@ BASED = Root("live", "/srv/live", {}, "install")
 @pytest.mark.parametrize(
     ("ways", "method", "why"),
     [
-        ((ORDER, [ROOT], [tree()], ABLE), "mkfs", "nothing of the trees is lost"),
-        ((ORDER, [ROOT], [tree()], OLD), "loop", "mkfs.btrfs 6.2 does not make compressed subvolumes"),
+        ((ORDER, [ROOT], [tree()], ABLE), "mkfs", "nothing is lost by it"),
+        ((ORDER, [ROOT], [tree()], OLD), "loop", "mkfs.btrfs 6.2 does not compress"),
         ((ORDER, [ROOT, BASED], [tree()], ABLE), "loop", "root live begins as a snapshot of install"),
         ((ORDER, [ROOT], [tree(mtime_ns=1)], ABLE), "loop", "fractions of seconds"),
         ((ORDER, [ROOT], [tree(flags=16)], ABLE), "loop", "flags"),
@@ -170,13 +172,13 @@ def test_mkfs_where_it_cannot(given_roots: list[Root], able: Abilities) -> None:
 
 @given(data=st.integers(0, 40 << 30), metadata=st.integers(0, 2 << 30))
 def test_sizes_hold_what_is_in_them_and_grow(data: int, metadata: int) -> None:
-    tried = list(build.sizes(data, metadata))
+    tried = list(btrfs_file.sizes(data, metadata))
     assert len(tried) > 1
     assert tried == sorted(tried)
     assert tried[-1] > tried[0]
-    assert tried[0] >= max(sprout.LEAST, data + metadata)
+    assert tried[0] >= max(btrfs_file.LEAST, data + metadata)
     assert all(size % MIB == 0 for size in tried)
-    assert tried[0] <= max(sprout.LEAST, (data + metadata) * 4 // 3 + 400 * MIB)
+    assert tried[0] <= max(btrfs_file.LEAST, (data + metadata) * 4 // 3 + 400 * MIB)
 
 
 def test_roots_in_their_order() -> None:

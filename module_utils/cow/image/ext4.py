@@ -15,7 +15,7 @@ from ..process import CommandFailed
 from ..size import Size
 from ..tree import Entry, Tree
 from . import losses, sizing, workshop
-from .job import Built, Job, Options
+from .job import Built, Job, Options, Room
 from .sizing import BLOCK, Layout, Need
 
 FEATURES = (
@@ -34,6 +34,8 @@ FEATURES = (
     "ext_attr",
 )
 """Those that Debian's mke2fs.conf gives ext4, but for room to grow (resize_inode); the host's own file is not read."""
+VARIES_BY_KERNEL = ("times of access, change and creation", "where the kernel puts blocks and inodes")
+"""What is otherwise in two images of the same inputs that the kernel filled."""
 _LEAST_JOURNAL = 1024
 _BYTES_PER_FREE_INODE = 16384
 _LARGE_FILE = 2 << 30
@@ -63,13 +65,15 @@ class Ext4:
 
     def check(self, options: Options) -> None:
         """Refuse sizes and numbers that are none."""
-        _room(options.size)
+        Room.of(options.size)
         _journal(options.journal)
         _spare_inodes(options.inodes)
         if not 0 <= options.reserved_percent <= 50:
             raise CowError(f"reserved_percent is {options.reserved_percent}. It can be from 0 to 50.")
         if len(options.label.encode()) > _LONGEST_LABEL:
             raise CowError(f"The label {options.label!r} is longer than {_LONGEST_LABEL} bytes.")
+        if options.method == "mkfs":
+            raise CowError("ext4 has no method mkfs. Its methods are auto, mke2fs, loop and shrink.")
         if options.compressor or options.level is not None:
             raise CowError("ext4 does not compress. Leave `compressor` and `level` out, or choose another format.")
         if options.method == "shrink" and options.size != "minimum":
@@ -105,7 +109,7 @@ class Ext4:
         try:
             fill(job, layout)
         except _TooSmall as refused:
-            if _room(job.options.size).fixed:
+            if Room.of(job.options.size).fixed:
                 raise CowError(
                     f"An image of {Size(layout.bytes)} is too small for the content: {refused}. "
                     f"Give it {Size(layout.bytes // 50).rounded()} more."
@@ -115,7 +119,8 @@ class Ext4:
             job.target.unlink(missing_ok=True)
             with _in_words(layout):
                 fill(job, layout)
-        return Built(method.name, method.why, minimum_bytes=smallest.bytes, tries=tries)
+        varies = () if method.name == "mke2fs" else VARIES_BY_KERNEL
+        return Built(method.name, method.why, minimum_bytes=smallest.bytes, tries=tries, varies=varies)
 
 
 def version() -> tuple[int, ...]:
@@ -168,15 +173,6 @@ def _in_words(layout: Layout) -> Iterator[None]:
         ) from refused
 
 
-@dataclass(frozen=True)
-class _Room:
-    """What a size asks for: all of it, or what is to be free, as a part of the minimum or in bytes."""
-
-    fixed: int = 0
-    percent: str = ""
-    bytes: int = 0
-
-
 class _TooSmall(Exception):
     def __init__(self, what: str, said: str) -> None:
         super().__init__(said)
@@ -188,18 +184,6 @@ class _TooSmall(Exception):
             more = layout.inodes // _GROWTH + 16
             return Layout(layout.blocks + more // 16 + 2, layout.inodes + more, layout.journal)
         return Layout(layout.blocks + layout.blocks // _GROWTH + 16, layout.inodes, layout.journal)
-
-
-def _room(size: str) -> _Room:
-    if size == "minimum":
-        return _Room()
-    if not size.startswith("+"):
-        return _Room(fixed=Size.parse(size).bytes)
-    if size.endswith("%"):
-        if not re.fullmatch(r"\+\d{1,4}%", size):
-            raise CowError(f"{size!r} is not a size. Write minimum, +20%, +512MiB or 2GiB.")
-        return _Room(percent=size[1:-1])
-    return _Room(bytes=Size.parse(size[1:]).bytes)
 
 
 def _journal(journal: str) -> int | None:
@@ -234,11 +218,11 @@ def _smallest(need: Need, options: Options) -> Layout:
 
 def _layout(need: Need, options: Options) -> Layout:
     """Return the file system that is wanted. Raises CowError when it is too small."""
-    journal, room = _journal(options.journal), _room(options.size)
+    journal, room = _journal(options.journal), Room.of(options.size)
     smallest = _smallest(need, options)
     if room.fixed:
         return _fixed(need, options, smallest, room.fixed)
-    free = room.bytes + (smallest.bytes * int(room.percent) // 100 if room.percent else 0)
+    free = room.free(smallest.bytes)
     if not free:
         return smallest
     spare = _spare_inodes(options.inodes)

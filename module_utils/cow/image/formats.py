@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from .btrfs import Btrfs
 from .erofs import Erofs
 from .ext4 import Ext4
 from .job import Builder
 from .squashfs import Squashfs
 
-FORMATS: Mapping[str, Builder] = {"ext4": Ext4(), "squashfs": Squashfs(), "erofs": Erofs()}
+FORMATS: Mapping[str, Builder] = {"ext4": Ext4(), "squashfs": Squashfs(), "erofs": Erofs(), "btrfs": Btrfs()}

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from ..errors import CowError
+from ..size import Size
 from ..tree import Tree
 
 
@@ -46,6 +49,32 @@ class Options:
 
 
 @dataclass(frozen=True)
+class Room:
+    """What a size asks for: all of it, or what is to be free, as a part of the minimum or in bytes."""
+
+    fixed: int = 0
+    percent: int = 0
+    bytes: int = 0
+
+    @classmethod
+    def of(cls, size: str) -> Room:
+        """Read the option of that name."""
+        if size == "minimum":
+            return cls()
+        if not size.startswith("+"):
+            return cls(fixed=Size.parse(size).bytes)
+        if size.endswith("%"):
+            if not re.fullmatch(r"\+\d{1,4}%", size):
+                raise CowError(f"{size!r} is not a size. Write minimum, +20%, +512MiB or 2GiB.")
+            return cls(percent=int(size[1:-1]))
+        return cls(bytes=Size.parse(size[1:]).bytes)
+
+    def free(self, minimum: int) -> int:
+        """Return the bytes that are to be free besides the minimum."""
+        return self.bytes + minimum * self.percent // 100
+
+
+@dataclass(frozen=True)
 class Job:
     """root: the folder to make an image of.  tree: what is in it; its own root may be another place with the same.
 
@@ -64,7 +93,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Built:
-    """How an image came about; the meaning is that of the module's return values of the same names."""
+    """How an image came about; the meaning is that of the module's return values of the same names.
+
+    varies: what is otherwise in an image that is built again from the same inputs.
+    """
 
     method: str
     why: str
@@ -72,6 +104,7 @@ class Built:
     level: int | None = None
     minimum_bytes: int | None = None
     tries: int = 1
+    varies: tuple[str, ...] = ()
 
 
 class Builder(Protocol):

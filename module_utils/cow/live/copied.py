@@ -8,12 +8,12 @@ from pathlib import Path
 
 from .. import tools, treecopy
 from ..btrfs import Btrfs
-from ..image import sizing, workshop
+from ..image import btrfs_seed, sizing, workshop
+from ..size import whole_mib
 from ..tree import walk
-from . import seed as seeds
 from .order import Order
 from .seed import Seed
-from .target import UNFINISHED_LABEL, rounded
+from .target import UNFINISHED_LABEL
 
 _LEAST = {"btrfs": 128 << 20, "ext4": 16 << 20, "xfs": 300 << 20}
 """Bytes: below, the tools refuse, or what they make holds next to nothing."""
@@ -23,10 +23,10 @@ _SPARE = 8
 
 def least_bytes(seed: Seed, order: Order, room: Path) -> int:
     """Return the size from which on the root is sure to fit, were it not compressed at all."""
-    with seeds.mounted(seed.path, seed.superblock, room) as (_, point):
+    with btrfs_seed.mounted(seed.path, seed.superblock, room) as (_, point):
         tree = walk(point / order.root)
         content = sizing.payload(tree) + sizing.inodes_of(tree) * _PER_INODE
-    return rounded(content + content // _SPARE + _LEAST[order.filesystem])
+    return whole_mib(content + content // _SPARE + _LEAST[order.filesystem])
 
 
 def install(seed: Seed, order: Order, device: str, room: Path) -> int:
@@ -38,7 +38,7 @@ def install(seed: Seed, order: Order, device: str, room: Path) -> int:
     workshop.tool([*_maker(order, identity), device])
     options = "noatime,compress=zstd" if order.filesystem == "btrfs" else "noatime"
     with (
-        seeds.mounted(seed.path, seed.superblock, room) as (_, source),
+        btrfs_seed.mounted(seed.path, seed.superblock, room) as (_, source),
         workshop.mounted(device, room / "target", "-t", order.filesystem, "-o", options) as point,
     ):
         copied = treecopy.copy(source / order.root, _prepared(order, point))

@@ -12,14 +12,15 @@ from typing import Any
 from .. import btrfs, manifest, names
 from ..btrfs import Btrfs
 from ..errors import CowError
-from ..image import record, resource, sizing, workshop
+from ..image import btrfs_file, record, resource, sizing, workshop
+from ..image.btrfs_file import Abilities, Method
 from ..image.purge import Purge
 from ..image.record import Inputs, Record
 from ..image.resource import Standing
 from ..plan import Plan, Step
 from . import build, roots, verify
 from . import seed as seeds
-from .build import Abilities, Built, Method, Order
+from .build import Built, Order
 from .roots import Root, Seen, Shown
 from .verify import Verified
 
@@ -28,8 +29,6 @@ RECIPE = 1
 KIND = "btrfs live image"
 FORCE = "force"
 """The option that allows what makes sprouts useless."""
-_LONGEST_LABEL = 255
-_HIGHEST_LEVEL = 15
 
 
 @dataclass(frozen=True)
@@ -68,13 +67,8 @@ class Wanted:
         if self.state == "verified":
             return
         resource.check_path(self.path)
-        if not 1 <= self.order.level <= _HIGHEST_LEVEL:
-            raise CowError(f"Level {self.order.level} is none of zstd in btrfs. Levels are 1 to {_HIGHEST_LEVEL}.")
-        if len(self.order.label.encode()) > _LONGEST_LABEL or set(self.order.label) & set("/\\\n"):
-            raise CowError(
-                f"The label {self.order.label!r} is none for btrfs: wanted are at most {_LONGEST_LABEL} bytes without "
-                f"'/', '\\' and line ends."
-            )
+        btrfs_file.check_level(build.COMPRESSOR, self.order.level)
+        btrfs_file.check_label(self.order.label)
         if any(root.name == seeds.DESCRIPTION for root in self.roots):
             raise CowError(f"{seeds.DESCRIPTION} is the name of the image's description. Call the root otherwise.")
 
@@ -107,7 +101,7 @@ def observe(wanted: Wanted) -> Found:
     found = _image(wanted.path)
     if wanted.state == "absent":
         return found
-    able = build.abilities()
+    able = btrfs_file.abilities()
     before = record.load(wanted.path, KIND)
     seen, changes = _sources(wanted, before)
     trees = [each.look.manifest.tree for each in seen if each.look.manifest]
@@ -195,7 +189,7 @@ def _sources(wanted: Wanted, before: Record | None) -> tuple[tuple[Seen, ...], t
 
 
 def _lost(method: Method, trees: list[Any]) -> tuple[str, ...]:
-    return tuple(loss for tree in trees for loss in build.lost_by_mkfs(tree)) if method.name == "mkfs" else ()
+    return tuple(loss for tree in trees for loss in btrfs_file.lost_by_mkfs(tree)) if method.name == "mkfs" else ()
 
 
 def _inputs(wanted: Wanted, seen: tuple[Seen, ...], able: Abilities) -> Inputs:
@@ -311,7 +305,7 @@ class _Build:
             "format": 1,
             "label": order.label,
             "checksum": order.checksum,
-            "compression": f"zstd:{order.level}",
+            "compression": order.settings.compression,
             "roots": [_root(each) for each in shown],
             "fingerprint": record.fingerprint(self.inputs),
             "inputs": dict(self.inputs),
@@ -322,7 +316,7 @@ class _Build:
     ) -> dict[str, Any]:
         superblock = btrfs.superblock(target)
         trees = [each.tree for each in shown]
-        lost = [loss for tree in trees for loss in build.lost_by_mkfs(tree)] if built.method.name == "mkfs" else []
+        lost = [loss for tree in trees for loss in btrfs_file.lost_by_mkfs(tree)] if built.method.name == "mkfs" else []
         payload = sum(root["payload_bytes"] for root in description["roots"])
         return {
             "path": str(self.wanted.path),

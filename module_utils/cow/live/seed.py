@@ -1,20 +1,16 @@
-"""A btrfs seed: a file system that is never written to, and grows new ones (sprouts) on other devices."""
+"""A btrfs seed, and the roots that are in it."""
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from .. import btrfs, lock, loop, names
+from .. import btrfs, names
 from ..btrfs import Subvolume, Superblock
 from ..errors import CowError
-from ..image import workshop
-from ..process import CommandFailed
+from ..image import btrfs_seed
 
 DESCRIPTION = "cowherd-media.json"
 """What says in an image, beside its roots, what they are."""
@@ -42,7 +38,7 @@ class Seed:
 def observe(path: Path, room: Path) -> Seed:
     """Look at the seed in a file or device; it is mounted for reading for a moment in the folder `room`."""
     found = check(path)
-    with mounted(path, found, room) as (_, point):
+    with btrfs_seed.mounted(path, found, room) as (_, point):
         inside = btrfs.nested(point)
         roots = {each.path.name: each for each in inside if each.path.parent == point}
     return Seed(path, found, roots)
@@ -86,53 +82,3 @@ def bytes_of(path: Path) -> int:
         return os.lseek(descriptor, 0, os.SEEK_END)
     finally:
         os.close(descriptor)
-
-
-@contextmanager
-def mounted(path: Path, found: Superblock, room: Path) -> Iterator[tuple[str, Path]]:
-    """Mount a seed for reading; gives its loop device and the folder. Others who want to do the same wait meanwhile."""
-    with _of_one(found), _mounted(path, room) as both:
-        yield both
-
-
-@contextmanager
-def sprouted(path: Path, found: Superblock, device: str, room: Path) -> Iterator[tuple[str, Path]]:
-    """Mount a seed with a device added to it, for writing.
-
-    The kernel mounts a file system once, from one of the devices that claim to be it. After a device was added it is
-    another file system, and the next one can mount the seed, from a loop device of its own.
-    """
-    with ExitStack() as stack:
-        with _of_one(found):
-            source, point = stack.enter_context(_mounted(path, room))
-            btrfs.add_device(point, device)
-        workshop.tool(["mount", "-o", "remount,rw", source, point])
-        yield source, point
-
-
-@contextmanager
-def _of_one(found: Superblock) -> Iterator[None]:
-    with lock.held(f"btrfs seed {found.uuid}", timeout=600):
-        yield
-
-
-@contextmanager
-def _mounted(path: Path, room: Path) -> Iterator[tuple[str, Path]]:
-    with ExitStack() as stack:
-        source = stack.enter_context(loop.attached(path, readonly=True))
-        options = ("-t", "btrfs", "-o", "ro,noatime,subvolid=5")
-        try:
-            point = stack.enter_context(workshop.mounted(source, room / "seed", *options))
-        except CommandFailed as error:
-            (room / "seed").rmdir()
-            raise CowError(_why_not_mounted(path, error)) from error
-        yield source, point
-
-
-def _why_not_mounted(path: Path, error: CommandFailed) -> str:
-    said = error.finished.stderr.strip().splitlines()[0]
-    if os.strerror(errno.EEXIST) in said or os.strerror(errno.EBUSY) in said:
-        return f"The seed {path}, or a copy of it, is mounted elsewhere on this host. Unmount that, and start again."
-    return (
-        f"The seed {path} is damaged, or this kernel cannot mount it: {said} Get it again, or look at the kernel log."
-    )

@@ -7,15 +7,13 @@ from pathlib import Path
 from .. import btrfs
 from ..btrfs import Btrfs
 from ..errors import CowError
-from ..image import workshop
+from ..image import btrfs_file, btrfs_seed, workshop
 from ..process import CommandFailed
+from ..size import whole_mib
 from . import seed as seeds
 from .order import Order
 from .seed import Seed
-from .target import rounded
 
-LEAST = 96 << 20
-"""Bytes: Linux 6.18 hangs for good when a device of 21 MiB is added to a seed."""
 _METADATA = 80 << 20
 """For the chunks of metadata and system data that a small device is given, and one of data that is not full."""
 _SPARE = 16
@@ -26,7 +24,7 @@ def least_bytes(seed: Seed, metadata: str | None) -> int:
     """Return the size from which on the seed is sure to fit."""
     used = seed.superblock.used_bytes
     doubled = _METADATA if metadata == "dup" else 0
-    return max(LEAST, rounded(used + used // _SPARE + _METADATA + doubled))
+    return max(btrfs_file.LEAST, whole_mib(used + used // _SPARE + _METADATA + doubled))
 
 
 def install(seed: Seed, order: Order, device: str, room: Path) -> int:
@@ -36,7 +34,7 @@ def install(seed: Seed, order: Order, device: str, room: Path) -> int:
     """
     tool = Btrfs(run=workshop.tool)
     try:
-        with seeds.sprouted(seed.path, seed.superblock, device, room) as (source, point):
+        with btrfs_seed.sprouted(seed.path, seed.superblock, device, room) as (source, point):
             _keep_only(point, order.root, tool)
             tool.remove_device(point, source)
             _make_writable(point / order.root, tool)

@@ -178,11 +178,6 @@ def _holds_data(real: Path, device: bool) -> bool:
             position += _LOOKED_AT
 
 
-def rounded(size: int) -> int:
-    """Return the next whole MiB: devices and files have no odd sizes."""
-    return -(-size // _MIB) * _MIB
-
-
 def room_in_words(size: int) -> str:
     """Give bytes exactly, and for people."""
     return f"{size} bytes ({Size(size).rounded()})"

@@ -12,6 +12,7 @@ from pathlib import Path
 from .. import btrfs, names
 from ..btrfs import Scrubbed
 from ..errors import CowError
+from ..image import btrfs_seed
 from ..tree import ROOT, Descent, names_in
 from . import room
 from . import seed as seeds
@@ -48,7 +49,7 @@ class Verified:
 def verify(path: Path) -> Verified:
     """Read all that is in use of an image in a file or on a device. Raises CowError when it cannot be mounted."""
     found = seeds.inspect(path)
-    with room.opened() as folder, seeds.mounted(path, found, folder) as (_, point):
+    with room.opened() as folder, btrfs_seed.mounted(path, found, folder) as (_, point):
         scrubbed = _scrubbed(point, path, found.device_number)
         return Verified(found.checksum, scrubbed, () if scrubbed.clean else tuple(sorted(damaged(point))))
 
