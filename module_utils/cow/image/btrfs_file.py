@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from .. import btrfs, loop, mounts, process, tools
+from .. import btrfs, kernel, loop, mounts, process, tools
 from ..btrfs import Btrfs, Space, Superblock
 from ..errors import CowError
 from ..size import Size, whole_mib
@@ -255,6 +255,16 @@ def grow(seed: Path, target: Path, work: Path, tool: Btrfs, tried: Iterable[int]
         raise TooSmall(f"The image did not fit into {size} bytes, although it should. Look at the kernel log.")
     os.truncate(target, superblock(target).device_bytes)
     seed.unlink()
+    _give_back(target, work)
+
+
+def _give_back(image: Path, work: Path) -> None:
+    """Have holes in the file for what is written and not used any more; it shows only when it is mounted anew."""
+    with (
+        loop.attached(image, readonly=False) as device,
+        workshop.mounted(device, work / "point", "-t", "btrfs", "-o", "noatime") as point,
+    ):
+        kernel.trim(point)
 
 
 def superblock(image: Path) -> Superblock:
