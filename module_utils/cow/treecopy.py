@@ -120,6 +120,7 @@ class _Writer:
     def __init__(self, source: Descent, target: Descent, told: Callable[[int], None] = lambda _: None) -> None:
         self._source, self._target, self._told = source, target, told
         self._can_reflink = True
+        self._own = (os.geteuid(), os.getegid())
         self._entries = self._bytes = self._reflinked = 0
 
     @property
@@ -198,7 +199,9 @@ class _Writer:
     def make_file(self, entry: Entry, source: int) -> None:
         """Make a file that is not there from the open one."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        target = os.open(entry.name, flags, 0o600, dir_fd=self._target.at(entry.parent))
+        # Nobody else may read it before it has its owner.
+        mode = entry.mode & 0o777 if (entry.uid, entry.gid) == self._own else 0o600
+        target = os.open(entry.name, flags, mode, dir_fd=self._target.at(entry.parent))
         try:
             self._reflinked += self._fill(source, target, entry.size)
             _dress_open(entry, target, None)
@@ -319,8 +322,13 @@ def _dress(entry: Entry, folder: int, present: Entry | None = None) -> None:
 
 def _dress_open(entry: Entry, descriptor: int, present: Entry | None) -> None:
     """Owner before mode (it clears set-user-id) and before capabilities, times before flags (they forbid it)."""
-    os.fchown(descriptor, entry.uid, entry.gid)
-    os.fchmod(descriptor, stat.S_IMODE(entry.mode))
+    # Each change is a transaction of the file system, for whose locks workers wait.
+    status = os.fstat(descriptor)
+    changes_owner = (status.st_uid, status.st_gid) != (entry.uid, entry.gid)
+    if changes_owner:
+        os.fchown(descriptor, entry.uid, entry.gid)
+    if changes_owner or stat.S_IMODE(status.st_mode) != stat.S_IMODE(entry.mode):
+        os.fchmod(descriptor, stat.S_IMODE(entry.mode))
     if entry.xattrs or present:
         _set_xattrs(descriptor, entry, present)
     os.utime(descriptor, ns=(entry.mtime_ns, entry.mtime_ns))
@@ -550,6 +558,7 @@ class _Worker:
     def serve(self, connection: Connection, parent: int) -> None:
         """Take tasks until the connection ends."""
         die_with_parent(parent)
+        os.umask(0)
         with Descent(self._source) as source, Descent(self._target) as target, suppress(EOFError):
             self._readable = source
             while True:
