@@ -92,7 +92,7 @@ options:
       - Two images with V(btrfs) of the same tree have the same content and the same UUID, but are never the same bytes,
         because the tools draw other UUIDs of devices and subvolumes and write the time each time. With O(verity) each
         build has a root hash of its own therefore.
-      - The tree is the top-level subvolume of V(btrfs), so that it is mounted and boots without C(subvol=). Its blocks
+      - The tree is the top-level subvolume of V(btrfs), so that it is mounted without C(subvol=). Its blocks
         have checksums (crc32c).
     type: str
     choices: [ext4, squashfs, erofs, btrfs]
@@ -208,7 +208,7 @@ options:
       - The time of the build that is written into the image, in seconds since 1970.
       - Without it, the newest modification time in the tree, rounded up.
       - In erofs, later modification times become this one.
-      - No released C(mkfs.btrfs) heeds it, although it is given.
+      - C(mkfs.btrfs) 6.14 does not heed it, although it is given.
     type: int
   verity:
     description:
