@@ -41,6 +41,8 @@ attributes:
     description: Runs on Linux, as root.
     support: full
     platforms: linux
+extends_documentation_fragment:
+  - image
 options:
   path:
     description:
@@ -137,42 +139,6 @@ options:
         and elsewhere. It needs O(force).
     type: bool
     default: true
-  purge:
-    description:
-      - What to leave out of each root, as patterns from the root of the tree, in which C(*) stands for any part of
-        a name.
-      - What matches C(etc/machine-id) is kept as an empty file, as systemd wants it of an image.
-      - The default is what must not be the same on two machines (ssh host keys, machine-id, seeds of random numbers),
-        what belongs to the machine that the tree comes from (resolv.conf), and caches.
-      - With an empty list the image has all that the trees have.
-    type: list
-    elements: str
-    default:
-      - etc/machine-id
-      - etc/resolv.conf
-      - etc/ssh/ssh_host_*_key
-      - etc/ssh/ssh_host_*_key.pub
-      - var/cache/apt/*.bin
-      - var/cache/apt/archives/*.deb
-      - var/lib/apt/lists/*_*
-      - var/lib/dbus/machine-id
-      - var/lib/systemd/credential.secret
-      - var/lib/systemd/random-seed
-      - var/log/journal/*
-      - tmp/*
-      - var/tmp/*
-  mode:
-    description: Permissions of the image and the description, in octal. Root file systems have secrets in them.
-    type: str
-    default: "0600"
-  rebuild:
-    description: Builds the image even when nothing that it is made from has changed.
-    type: bool
-    default: false
-  overwrite:
-    description: Allows to replace a file at O(path) that was not built by this module or was changed since.
-    type: bool
-    default: false
   force:
     description:
       - Allows to replace or delete a seed that file systems which are mounted on this host need, and to clear the flag
@@ -417,7 +383,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.cow import lock
-from ansible.module_utils.cow.image import purge, sources
+from ansible.module_utils.cow.image import resource, sources
 from ansible.module_utils.cow.live import media
 from ansible.module_utils.cow.plan import converge, explained
 
@@ -441,10 +407,7 @@ ARGUMENTS: dict[str, Any] = {
     "label": {"type": "str"},
     "method": {"type": "str", "choices": ["auto", "mkfs", "loop"], "default": "auto"},
     "seed": {"type": "bool", "default": True},
-    "purge": {"type": "list", "elements": "str", "default": list(purge.USUAL)},
-    "mode": {"type": "str", "default": "0600"},
-    "rebuild": {"type": "bool", "default": False},
-    "overwrite": {"type": "bool", "default": False},
+    **resource.ARGUMENTS,
     "force": {"type": "bool", "default": False},
 }
 RULES: dict[str, Any] = {"required_if": [("state", "present", ("roots",))]}

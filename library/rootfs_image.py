@@ -41,6 +41,8 @@ attributes:
     description: Runs on Linux, as root.
     support: full
     platforms: linux
+extends_documentation_fragment:
+  - image
 options:
   path:
     description:
@@ -175,30 +177,6 @@ options:
   level:
     description: Level of O(compressor), for those that have levels. In btrfs, zstd has 1 to 15 and zlib 1 to 9.
     type: int
-  purge:
-    description:
-      - What to leave out of the image, as patterns from the root of the tree, in which C(*) stands for any part of
-        a name.
-      - What matches C(etc/machine-id) is kept as an empty file, as systemd wants it of an image.
-      - The default is what must not be the same on two machines (ssh host keys, machine-id, seeds of random numbers),
-        what belongs to the machine that the tree comes from (resolv.conf), and caches.
-      - With an empty list the image has all that the tree has.
-    type: list
-    elements: str
-    default:
-      - etc/machine-id
-      - etc/resolv.conf
-      - etc/ssh/ssh_host_*_key
-      - etc/ssh/ssh_host_*_key.pub
-      - var/cache/apt/*.bin
-      - var/cache/apt/archives/*.deb
-      - var/lib/apt/lists/*_*
-      - var/lib/dbus/machine-id
-      - var/lib/systemd/credential.secret
-      - var/lib/systemd/random-seed
-      - var/log/journal/*
-      - tmp/*
-      - var/tmp/*
   strict:
     description: Has it be an error when the format cannot hold all that the tree has, instead of a warning.
     type: bool
@@ -241,18 +219,6 @@ options:
       - The root hash that O(state=verified) compares with, from a source that is trusted. It is never taken from
         a file.
     type: str
-  mode:
-    description: Permissions of the image and the files beside it, in octal. Root file systems have secrets in them.
-    type: str
-    default: "0600"
-  rebuild:
-    description: Builds the image even when nothing that it is made from has changed.
-    type: bool
-    default: false
-  overwrite:
-    description: Allows to replace a file at O(path) that was not built by this module or was changed since.
-    type: bool
-    default: false
 """
 
 EXAMPLES = r"""
@@ -494,7 +460,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.cow import lock
-from ansible.module_utils.cow.image import images, purge, sources
+from ansible.module_utils.cow.image import images, resource, sources
 from ansible.module_utils.cow.plan import converge, explained
 
 ARGUMENTS: dict[str, Any] = {
@@ -513,7 +479,6 @@ ARGUMENTS: dict[str, Any] = {
     "preset": {"type": "str", "choices": ["fast", "balanced", "small"], "default": "balanced"},
     "compressor": {"type": "str"},
     "level": {"type": "int"},
-    "purge": {"type": "list", "elements": "str", "default": list(purge.USUAL)},
     "strict": {"type": "bool", "default": False},
     "source_date_epoch": {"type": "int"},
     "verity": {"type": "bool", "default": False},
@@ -526,9 +491,7 @@ ARGUMENTS: dict[str, Any] = {
         },
     },
     "root_hash": {"type": "str"},
-    "mode": {"type": "str", "default": "0600"},
-    "rebuild": {"type": "bool", "default": False},
-    "overwrite": {"type": "bool", "default": False},
+    **resource.ARGUMENTS,
 }
 RULES: dict[str, Any] = {
     "mutually_exclusive": [("src", "incus")],

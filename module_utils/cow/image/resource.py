@@ -11,12 +11,19 @@ from typing import Any
 
 from ..errors import CowError
 from ..plan import Step
-from . import record, workshop
+from . import purge, record, workshop
 from .record import Inputs, Record
 
 _LONGEST_NAME = 255 - len("..cowherd.tree.99.draft")
 OVERWRITE = "overwrite"
 """The option that allows to replace a file that is not ours."""
+ARGUMENTS: Mapping[str, Any] = {
+    "purge": {"type": "list", "elements": "str", "default": list(purge.USUAL)},
+    "mode": {"type": "str", "default": "0600"},
+    "rebuild": {"type": "bool", "default": False},
+    OVERWRITE: {"type": "bool", "default": False},
+}
+"""Of the modules for images (described in doc_fragments/image.py)."""
 
 
 @dataclass(frozen=True)
