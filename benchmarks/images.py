@@ -28,6 +28,8 @@ SMALL = int(os.environ.get("SMALL", "20000"))
 DRAWING = Path(__file__).parents[1] / "docs" / "images.svg"
 BLOCK = 4096
 PRESETS = ("fast", "balanced", "small")
+_OWN_INODES = 10
+"""Those that ext4 has for itself."""
 _LEVEL = ("-Xcompression-level", "3")
 _BTRFS = ("--metadata", "single", "--data", "single", "--compress", "zstd:3")
 
@@ -127,7 +129,7 @@ def _shrunk(tree: Path, folder: Path) -> int:
 def _bisected(tree: Path, folder: Path, fits: int, inodes: int) -> int:
     """The smallest image that mke2fs fills, to 16 blocks, with the features and the inodes of the module's."""
     low, high = fits // BLOCK // 2, fits // BLOCK
-    inodes += 10  # those that ext4 has for itself
+    inodes += _OWN_INODES
     while high - low > 16:
         middle = (low + high) // 2
         if _fits(tree, folder, middle, inodes):
@@ -139,29 +141,24 @@ def _bisected(tree: Path, folder: Path, fits: int, inodes: int) -> int:
 
 def _fits(tree: Path, folder: Path, blocks: int, inodes: int | None) -> bool:
     with _target(folder) as target:
-        given = ["-N", str(inodes), "-m", "0", "-O", ",".join((*FEATURES, "has_journal"))] if inodes else []
-        argv = ["mke2fs", "-q", "-F", "-t", "ext4", "-b", str(BLOCK), *given, "-d", tree, target, str(blocks)]
+        argv = list(map(str, _mke2fs(tree, target, blocks, inodes)))
         return subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode == 0
+
+
+def _mke2fs(tree: Path, target: Path, blocks: int, inodes: int | None) -> list[Any]:
+    """The command that fills an image; with a number of inodes it has the features of the module's."""
+    given = ["-N", inodes, "-m", "0", "-O", ",".join((*FEATURES, "has_journal"))] if inodes else []
+    return ["mke2fs", "-q", "-F", "-t", "ext4", "-b", BLOCK, *given, "-d", tree, target, blocks]
 
 
 def _cases(tree: Path, folder: Path) -> dict[str, Callable[[], float]]:
     """The module with its walk, fingerprint, checks and fsync, and the tool alone with the same options."""
-    ext4 = str(_module(tree, folder, format="ext4")["bytes"] // BLOCK)
+    ext4 = _module(tree, folder, format="ext4", size="+64MiB")
     erofs = _module(tree, folder, format="erofs", preset="fast")["compressor"]
     cases: dict[str, tuple[dict[str, Any], Callable[[Path], list[Any]]]] = {
         "ext4": (
             {"format": "ext4", "size": "+64MiB"},
-            lambda target: [
-                "mke2fs",
-                "-q",
-                "-F",
-                "-t",
-                "ext4",
-                "-d",
-                tree,
-                target,
-                str(int(ext4) + (64 << 20) // BLOCK),
-            ],
+            lambda target: _mke2fs(tree, target, ext4["bytes"] // BLOCK, ext4["inodes"] + _OWN_INODES),
         ),
         "squashfs": (
             {"format": "squashfs"},
@@ -284,7 +281,8 @@ def _mib(size: int) -> str:
 def _run(*argv: Any) -> str:
     if shutil.which(argv[0]) is None:
         raise RuntimeError(f"{argv[0]} is not installed")
-    finished = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    words = list(map(str, argv))
+    finished = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if finished.returncode != 0:
-        raise RuntimeError(f"{' '.join(map(str, argv))}: {finished.stderr.strip()}")
+        raise RuntimeError(f"{' '.join(words)}: {finished.stderr.strip()}")
     return finished.stdout
