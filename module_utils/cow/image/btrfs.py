@@ -24,7 +24,7 @@ _SECTOR = Size(4096)
 
 
 class Btrfs:
-    """What mkfs.btrfs and the kernel make. The tree is the top-level subvolume, so that it boots without `subvol=`."""
+    """What mkfs.btrfs and the kernel make. The tree is the top-level subvolume: it is mounted without `subvol=`."""
 
     heeds = ("label", "size", "method", "preset", "compressor", "level")
 

@@ -79,7 +79,7 @@ class Settings:
 
     @property
     def environment(self) -> Mapping[str, str] | None:
-        """What would have its output be the same each time, in versions that heed it; none that is released does."""
+        """What would have its output be the same each time, in versions that heed it; 6.14 does not."""
         return None if self.epoch is None else {"SOURCE_DATE_EPOCH": str(self.epoch), "DETERMINISTIC_SEED": "1"}
 
 
