@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import golden, loops, needs, zfs_fuse
+from tests.support import golden_trees, loops, needs, zfs_fuse
 from tests.support.ansible import four_runs, run_module
 from tests.support.zfs_fuse import ZfsFuse
 
@@ -96,10 +96,10 @@ def test_a_file_system_that_does_not_tell_kinds_is_reported(without_kinds: Path,
     made = four_runs(NAME, {"store": str(store)}, state=lambda: names_in(without_kinds))
     assert (made.do["backend"], made.again["backend"]) == ("copy", "copy")
     assert made.again["why"].endswith("(d_type), so container engines cannot have overlays on it")
-    source = golden.tree(tmp_path / "source")
+    source = golden_trees.tree(tmp_path / "source")
     asked: dict[str, Any] = {"store": str(store), "project": "p"}
     assert "(d_type)" in run_module("golden_cache", {**asked, "source": str(source)})["why"]
     session = run_module("golden_session", {**asked, "name": "alice"})
     assert (session["d_type"], "(d_type)" in session["why"]) == (False, True)
-    assert golden.content(Path(session["path"])) == golden.content(source)
+    assert golden_trees.content(Path(session["path"])) == golden_trees.content(source)
     assert json.loads((store / ".cowherd" / "store.json").read_text()) == {"backend": "copy"}
