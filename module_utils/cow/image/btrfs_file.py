@@ -217,11 +217,8 @@ def filling(settings: Settings, room: int, filled: Path, point: Path) -> Iterato
     _make_file(filled, room)
     workshop.tool([*settings.maker, filled], environment=settings.environment)
     compression = f",compress-force={settings.compression}" if settings.compression else ""
-    with (
-        loop.attached(filled, readonly=False) as device,
-        workshop.mounted(device, point, "-t", "btrfs", "-o", f"noatime,nodiscard{compression}") as mounted,
-    ):
-        yield mounted
+    with _mounted(filled, point, f"noatime,nodiscard{compression}"):
+        yield point
 
 
 def compact(filled: Path, target: Path, work: Path, tool: Btrfs) -> None:
@@ -260,11 +257,17 @@ def grow(seed: Path, target: Path, work: Path, tool: Btrfs, tried: Iterable[int]
 
 def _give_back(image: Path, work: Path) -> None:
     """Have holes in the file for what is written and not used any more; it shows only when it is mounted anew."""
+    with _mounted(image, work / "point", "noatime"):
+        kernel.trim(work / "point")
+
+
+@contextmanager
+def _mounted(image: Path, point: Path, options: str) -> Iterator[None]:
     with (
         loop.attached(image, readonly=False) as device,
-        workshop.mounted(device, work / "point", "-t", "btrfs", "-o", "noatime") as point,
+        workshop.mounted(device, point, "-t", "btrfs", "-o", options),
     ):
-        kernel.trim(point)
+        yield
 
 
 def superblock(image: Path) -> Superblock:

@@ -81,7 +81,10 @@ def build(job: Job) -> Built:
         built = _by_mkfs(job) if job.method.name == "mkfs" else _by_loop(job)
     if job.order.seed:
         Btrfs(run=workshop.tool).set_seed(str(job.target), seed=True)
-    return replace(built, used_bytes=btrfs_file.superblock(job.target).used_bytes)
+    found = btrfs_file.superblock(job.target)
+    if found.seed != job.order.seed:
+        raise CowError(f"The seed flag of what was built in {job.work} is not as it was set. Look at the kernel log.")
+    return replace(built, used_bytes=found.used_bytes)
 
 
 def _why_not_mkfs(order: Order, roots: Sequence[Root], able: Abilities) -> str:

@@ -102,10 +102,8 @@ def booted(
     folder: Path, image: Image, hardware: Hardware, until: Callable[[Machine], bool] = Machine.answers
 ) -> Iterator[Machine]:
     """A machine that is booted, not resumed, for the length of the block; its folder is for the caller to look at."""
-    down(folder)
-    qemu.claim(folder)
     try:
-        yield _boot(folder, image, hardware, until)
+        yield boot(folder, image, hardware, until)
     finally:
         qemu.stop(folder)
 
@@ -123,11 +121,11 @@ def up(folder: Path, image: Image, hardware: Hardware) -> Machine:
     return machine
 
 
-def boot(folder: Path, image: Image, hardware: Hardware) -> Machine:
+def boot(folder: Path, image: Image, hardware: Hardware, until: Callable[[Machine], bool] = Machine.answers) -> Machine:
     """Boot a new machine in the folder, in the place of the one that an earlier run left there."""
     down(folder)
     qemu.claim(folder)
-    return _boot(folder, image, hardware)
+    return _boot(folder, image, hardware, until)
 
 
 def boot_again(folder: Path, image: Image, hardware: Hardware) -> Machine:
