@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 from ansible.module_utils.cow import manifest
-from ansible.module_utils.cow.manifest import Manifest
-from ansible.module_utils.cow.tree import Tree
 
 from tests.support import debian, leftovers, needs, seeds, trees
 
@@ -54,7 +52,7 @@ def _build_and_install(folder: Path) -> None:
             arguments = {"seed": seed, "root": "live", "target": str(folder / target), "size": "600MiB", **options}
             old.four_runs("seed_install", {**arguments, "records": records})
             with seeds.mounted(folder / target, folder / "point") as root:
-                assert not manifest.differences(wanted["live"], _without(manifest.of(root), b"lost+found"))
+                assert not manifest.differences(wanted["live"], seeds.without_lost_found(manifest.of(root)))
 
 
 @pytest.mark.parametrize("kind", FORMATS)
@@ -74,7 +72,7 @@ def test_images_with_newer_tools(folder: Path, kind: str) -> None:
         assert image.read_bytes() == before
         assert kind != "erofs" or built["compressor"] == "zstd"
     with seeds.mounted(image, folder / "point") as root:
-        assert not manifest.differences(wanted, _without(manifest.of(root), b"lost+found"))
+        assert not manifest.differences(wanted, seeds.without_lost_found(manifest.of(root)))
 
 
 def test_the_fault_of_newer_mke2fs_with_large_files_is_gone_around(folder: Path) -> None:
@@ -92,7 +90,7 @@ def test_the_fault_of_newer_mke2fs_with_large_files_is_gone_around(folder: Path)
         assert refused["failed"]
         assert "2 GiB" in refused["msg"]
     with seeds.mounted(folder / "image", folder / "point") as root:
-        assert not manifest.differences(wanted, _without(manifest.of(root), b"lost+found"))
+        assert not manifest.differences(wanted, seeds.without_lost_found(manifest.of(root)))
 
 
 def _tree(folder: Path) -> Path:
@@ -107,10 +105,3 @@ def _tree(folder: Path) -> Path:
         os.utime(path, (1_600_000_000 + number, 1_600_000_000 + number), follow_symlinks=False)
     os.utime(folder, (1_600_000_000, 1_600_000_000))
     return folder
-
-
-def _without(found: Manifest, name: bytes) -> Manifest:
-    """Leave out what mkfs itself makes."""
-    tree = found.tree
-    kept = tuple(each for each in tree.entries if each.path != name)
-    return Manifest(Tree(tree.root, kept, tree.began_ns), found.contents)

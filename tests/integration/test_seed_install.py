@@ -96,17 +96,12 @@ class Bench:
         """All that the root has is on the target, and nothing else."""
         with mounted(target or self.target, self.folder / "shown") as point:
             found = manifest.of(point)
-        assert manifest.differences(without_lost_found(found), self.media.content) == []
+        assert manifest.differences(seeds.without_lost_found(found), self.media.content) == []
 
     def make_target(self, size: int = 400 << 20) -> Path:
         with self.target.open("wb") as file:
             file.truncate(size)
         return self.target
-
-
-def without_lost_found(found: Manifest) -> Manifest:
-    kept = tuple(entry for entry in found.tree.entries if entry.path != b"lost+found")
-    return Manifest(type(found.tree)(**{**vars(found.tree), "entries": kept}), found.contents)
 
 
 def digest_of(path: Path) -> str:

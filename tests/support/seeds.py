@@ -5,8 +5,11 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from random import Random
+
+from ansible.module_utils.cow.manifest import Manifest
 
 from . import trees, waiting
 
@@ -55,6 +58,12 @@ def memory(folder: Path) -> Iterator[Path]:
         yield folder
     finally:
         run("umount", folder)
+
+
+def without_lost_found(found: Manifest) -> Manifest:
+    """Leave out of what a file system has the folder that mkfs makes."""
+    kept = tuple(entry for entry in found.tree.entries if entry.path != b"lost+found")
+    return Manifest(replace(found.tree, entries=kept), found.contents)
 
 
 def run(*argv: str | Path) -> str:
