@@ -424,6 +424,7 @@ def main() -> None:
                 observe=lambda: media.observe(wanted),
                 plan=lambda found: media.plan(found, wanted),
                 describe=media.describe,
+                observe_result=lambda: media.observe_result(wanted),
             )
 
 

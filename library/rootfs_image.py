@@ -514,6 +514,7 @@ def main() -> None:
                 observe=lambda: images.observe(wanted),
                 plan=lambda found: images.plan(found, wanted),
                 describe=images.describe,
+                observe_result=lambda: images.observe_result(wanted),
             )
 
 

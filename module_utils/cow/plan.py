@@ -98,13 +98,16 @@ def converge(
     observe: Callable[[], Observed],
     plan: Callable[[Observed], Plan],
     describe: Callable[[Observed], State] = lambda _: {},
+    observe_result: Callable[[], Observed] | None = None,
 ) -> None:
     """Observe, plan, apply unless in check mode, and end the module with what is then there.
 
-    observe: reads the host, never writes. Called once more after a change, for the return values.
+    observe: reads the host, never writes. Called once more after a change, for the return values, unless
+        `observe_result` is given.
     plan: pure; raises CowError when what is wanted cannot be had. NotYetKnown from either of both ends check mode with
         a warning and no steps.
     describe: return values from what was observed. In check mode that is the host as it is, without the steps.
+    observe_result: reads after a change what `describe` needs, where that is much less than all; default: `observe`.
     """
     done: list[str] = []
     try:
@@ -116,7 +119,7 @@ def converge(
                 module.warn(warning)
             if planned.steps and not module.check_mode:
                 _apply(planned, done)
-                found = observe()
+                found = (observe_result or observe)()
             described = describe(found)
     except CowError as error:
         if module.check_mode and isinstance(error, NotYetKnown):

@@ -78,6 +78,27 @@ def test_described_is_what_is_there_at_the_end(check_mode: bool) -> None:
     assert module.result["world"] == {"a": 1 if check_mode else 2}
 
 
+@pytest.mark.parametrize(("check_mode", "looks"), [(True, ["all"]), (False, ["all", "result"])])
+def test_after_a_change_only_what_is_described_is_looked_at_again(check_mode: bool, looks: list[str]) -> None:
+    world: World = {"a": 1}
+    looked: list[str] = []
+
+    def look(what: str) -> World:
+        looked.append(what)
+        return dict(world)
+
+    module = Recorder(check_mode=check_mode)
+    converge(
+        module,
+        lambda: look("all"),
+        towards({"a": 2}, world),
+        describe=lambda found: {"world": found},
+        observe_result=lambda: look("result"),
+    )
+    assert looked == looks
+    assert module.result["world"] == {"a": 1 if check_mode else 2}
+
+
 @pytest.mark.parametrize("check_mode", [True, False])
 @pytest.mark.parametrize(
     ("params", "permit", "said"),

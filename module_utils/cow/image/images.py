@@ -113,7 +113,7 @@ class Found:
 
 def observe(wanted: Wanted) -> Found:
     """Read what is there, and of the source what may have changed."""
-    found = _observe_image(wanted)
+    found = observe_result(wanted)
     if wanted.state == "verified":
         return _verified(wanted, found)
     if wanted.state == "absent":
@@ -136,6 +136,12 @@ def observe(wanted: Wanted) -> Found:
             shown = wanted.purge.applied_to_manifest(known.manifest)
             changes = tuple(manifest.differences(shown, look.manifest, limit=8))
     return replace(found, source=source, look=look, inputs=inputs, lost=lost, bytes=least, changes=changes)
+
+
+def observe_result(wanted: Wanted) -> Found:
+    """Read what is there, and nothing of the source."""
+    standing = resource.observe(wanted.path, record.KIND)
+    return Found(standing, tuple(file for file in _files_of(wanted.path, standing.record) if not file.exists()))
 
 
 def plan(found: Found, wanted: Wanted) -> Plan:
@@ -164,11 +170,6 @@ def describe(found: Found) -> dict[str, Any]:
 
 def _source(wanted: Wanted) -> Source:
     return sources.of_incus(wanted.incus) if wanted.incus else sources.of_path(Path(wanted.src))
-
-
-def _observe_image(wanted: Wanted) -> Found:
-    standing = resource.observe(wanted.path, record.KIND)
-    return Found(standing, tuple(file for file in _files_of(wanted.path, standing.record) if not file.exists()))
 
 
 def _files_of(path: Path, ours: Record | None) -> tuple[Path, ...]:

@@ -98,7 +98,7 @@ def observe(wanted: Wanted) -> Found:
     """Read what is there, and of the sources what may have changed."""
     if wanted.state == "verified":
         return _verified(wanted)
-    found = _image(wanted.path)
+    found = observe_result(wanted)
     if wanted.state == "absent":
         return found
     able = btrfs_file.abilities()
@@ -115,6 +115,20 @@ def observe(wanted: Wanted) -> Found:
         able=able,
         lost=_lost(method, trees),
         changes=changes,
+    )
+
+
+def observe_result(wanted: Wanted) -> Found:
+    """Read what is there, and nothing of the sources."""
+    path = wanted.path
+    standing = resource.observe(path, KIND)
+    superblock = btrfs.superblock(path) if standing.exists else None
+    description = record.description_path(path)
+    return Found(
+        standing=standing,
+        seed=bool(superblock and superblock.seed),
+        sprouts=btrfs.sprouts(superblock.uuid) if superblock else (),
+        missing=(description,) if standing.record and not description.exists() else (),
     )
 
 
@@ -154,23 +168,11 @@ def describe(found: Found) -> dict[str, Any]:
     return {"image": {**image.result, "seed": found.seed} if image else None, "verified": verified}
 
 
-def _image(path: Path) -> Found:
-    standing = resource.observe(path, KIND)
-    superblock = btrfs.superblock(path) if standing.exists else None
-    description = record.description_path(path)
-    return Found(
-        standing=standing,
-        seed=bool(superblock and superblock.seed),
-        sprouts=btrfs.sprouts(superblock.uuid) if superblock else (),
-        missing=(description,) if standing.record and not description.exists() else (),
-    )
-
-
 def _verified(wanted: Wanted) -> Found:
     path = wanted.path
     result = verify.verify(path)
     if path.is_file() and not path.is_symlink():
-        return replace(_image(path), verified=result)
+        return replace(observe_result(wanted), verified=result)
     return Found(Standing(path, exists=True, record=None, occupied="", mode=0, leftover=False), verified=result)
 
 
