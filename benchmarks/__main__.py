@@ -17,7 +17,7 @@ BENCHMARKS: dict[str, Callable[[], str]] = {
     "site": site.measure,
     "golden": golden.measure,
     "golden-kills": golden_kills.measure,
-    "golden-kills-zvol": golden_kills.measure_zvol,
+    "golden-kills-openzfs": golden_kills.measure_openzfs,
     "treecopy": treecopy.measure,
     "migrate": migrate.measure,
     "kills": kills.measure,

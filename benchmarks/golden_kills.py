@@ -52,8 +52,8 @@ def measure() -> str:
     return _table(outcomes)
 
 
-def measure_zvol() -> str:
-    """Kill it on volumes of OpenZFS, in the virtual machine of the scenario `zfs`, and return the table."""
+def measure_openzfs() -> str:
+    """Kill it on OpenZFS, in the virtual machine of the scenario `zfs`, and return the table."""
     variables = yaml.safe_load((ROOT / "molecule/zfs/inventory/hosts.yml").read_text())["incus_hosts"]["vars"]
     hardware = Hardware(memory=variables["vm_memory"], disks=tuple(variables["vm_disks"]))
     with (
@@ -61,7 +61,10 @@ def measure_zvol() -> str:
         machine.running(Path(scratch, "vm"), image(variables["vm_packages"]), hardware) as vm,
     ):
         _bring(vm)
-        printed = vm.run("cd /root && python3 -m support.openzfs_kills zvol", timeout=_WITHIN)
+        printed = "".join(
+            vm.run(f"cd /root && python3 -m support.openzfs_kills {backend}", timeout=_WITHIN)
+            for backend in ("zvol", "zfs")
+        )
         zfs, linux = vm.run("cat /sys/module/zfs/version; uname -r").split()
     table = _table(Outcome.of(json.loads(line)) for line in printed.splitlines())
     return f"{table}\n\nIn the machine: OpenZFS {zfs}, Linux {linux}."

@@ -180,6 +180,14 @@ def test_two_roots_share_what_is_the_same(bench: Bench) -> None:
     bench.assert_holds("install", "live")
 
 
+def test_equal_files_are_there_once(bench: Bench) -> None:
+    """In trees that know nothing of each other."""
+    install, plain = bench.run("install", "plain", method="loop")["image"]["roots"]
+    assert plain["from"] is None
+    assert install["added_bytes"] > len(RANDOM) > 20 * plain["added_bytes"]
+    bench.assert_holds("install", "plain")
+
+
 def test_without_a_mount_where_nothing_is_lost(bench: Bench) -> None:
     runs = bench.four("plain")
     assert runs.do["image"]["method"] == "mkfs"

@@ -15,18 +15,19 @@ from importlib import import_module
 from pathlib import Path, PurePath
 from typing import Any
 
-CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.symlink", "os.link", "os.chmod", "os.chown"}
+CHANGES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.symlink", "os.link", "os.chmod", "os.chown"}
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 
 def is_change(event: str, args: tuple[Any, ...]) -> bool:
-    """Whether it changes what is there; locks and questions do not."""
+    """Whether it changes what is there; locks and questions do not.
+
+    A mkdir counts, whether the folder is there or not: what one kill leaves must not move the others.
+    """
     if event == "open":
         return bool(args[2] & WRITING) and not str(args[0]).endswith((".lock", "/null"))
     if event == "fcntl.ioctl":
         return bool(args[1] >> 30 == 1)
-    if event == "os.mkdir":
-        return args[2] != -1 or not os.path.exists(args[0])  # noqa: PTH110
     if event == "subprocess.Popen":
         return not _asks(list(args[1]))
     return event in CHANGES

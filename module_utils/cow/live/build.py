@@ -16,6 +16,8 @@ from ..image import btrfs_file, workshop
 from ..image import purge as purges
 from ..image.btrfs_file import Abilities, Method, Settings
 from ..image.purge import Purge
+from ..manifest import Manifest
+from ..sharing import Sharing
 from ..tree import Tree
 from . import seed as seeds
 from .roots import Root, Shown
@@ -120,20 +122,24 @@ def _by_loop(job: Job) -> Built:
     filled = job.work / "filled"
     tool = Btrfs(run=workshop.tool)
     added: dict[str, int] = {}
+    copies: dict[str, Manifest] = {}
+    sharing = Sharing()
     with btrfs_file.filling(job.order.settings, _room(job.roots), filled, job.work / "point") as point:
         (point / seeds.DESCRIPTION).write_bytes(job.description)
         before = _used(point)
         for each in job.roots:
-            _fill(each, job.purge, point / each.root.name, tool)
+            name = each.root.name
+            copies[name] = _fill(each, job.purge, point / name, tool)
+            sharing.add(copies[name], copies.get(each.root.base))
             after = _used(point)
-            added[each.root.name] = after - before
+            added[name] = after - before
             before = after
     btrfs_file.compact(filled, job.target, job.work, tool)
     return Built(job.method, (*_VARIES, *btrfs_file.BY_KERNEL), added_bytes=added)
 
 
-def _fill(each: Shown, purge: Purge, place: Path, tool: Btrfs) -> None:
-    """Make a root, read it back, and compare it with its source."""
+def _fill(each: Shown, purge: Purge, place: Path, tool: Btrfs) -> Manifest:
+    """Make a root, and return what it is by reading it back, after a comparison with its source."""
     if each.root.base:
         tool.snapshot(place.parent / each.root.base, place, readonly=False)
         treecopy.update(each.whole, manifest.of(place))
@@ -147,6 +153,7 @@ def _fill(each: Shown, purge: Purge, place: Path, tool: Btrfs) -> None:
             f"Root {each.root.name} is not what {each.words} is after it was copied: {'; '.join(wrong)}. The image was "
             f"left as it was."
         )
+    return copied
 
 
 def _used(point: Path) -> int:
