@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from ansible.module_utils.cow import loop, manifest
 from ansible.module_utils.cow.image import sizing
 from ansible.module_utils.cow.kernel import own_mounts, sync_file_system
 from ansible.module_utils.cow.manifest import Manifest
-from tests.support import images, loops, seeds
+from tests.support import images
 from tests.support.ansible import run_module
 from tests.support.seeds import run
 
@@ -32,20 +32,39 @@ MORE_PACKAGES = ["dosfstools", "gdisk", "lvm2", "memtest86+", "parted", "rsync",
 """Those that the second root has besides."""
 LEVEL = 15
 SLOW = 20_000_000
-"""Bytes a second of a slow stick."""
+"""Bytes a second that a slow stick is read at."""
+CARD = 40_000_000
+"""Bytes a second that a good SD card is written at."""
 _EROFS = ("-zlz4hc,12", "-C65536")
 """The smallest of mkfs.erofs 1.5: it has lz4 and lz4hc alone."""
 _TARGET = 4 << 30
-_THROTTLE = Path("/sys/fs/cgroup/blkio/blkio.throttle.read_bps_device")
-"""Of the root of the first version of cgroups, in which this process has to be; kernel threads are."""
+_THROTTLE = Path("/sys/fs/cgroup/blkio")
+"""The root of the first version of cgroups, in which this process has to be; kernel threads are."""
 _SECTOR = 512
-_READS = 2
-"""Which figure of a block device's `stat` is the number of sectors read."""
 _SLACK = 1.05
 """How much faster than its limit a device may be taken for by those who measure, before they doubt the limit."""
 _REFERENCE = "seed_install"
 Unpack = Callable[[str, Path], None]
 """From a stick into a mounted file system."""
+FILE_SYSTEMS = {"ext4": ("ext4", ""), "btrfs": ("btrfs", ""), "btrfs, zstd": ("btrfs", "compress=zstd")}
+"""What the peers unpack into: how it is made, and how it is mounted."""
+
+
+@dataclass(frozen=True)
+class Direction:
+    """Reading from a block device or writing to it.
+
+    limit: the file of cgroups that limits it. figure: which one of a block device's `stat` has its sectors.
+    """
+
+    limit: str
+    figure: int
+
+
+READING, WRITING = (
+    Direction("blkio.throttle.read_bps_device", 2),
+    Direction("blkio.throttle.write_bps_device", 6),
+)
 
 
 @dataclass(frozen=True)
@@ -73,8 +92,9 @@ class Made:
 class Bench:
     """Installs one tree, from an image of each kind on a stick, onto new targets in a folder.
 
-    rate: of the stick, bytes a second; 0 for no limit.
-    differences: between the tree and what came to the target, by case. read: bytes from the stick, by case.
+    read_rate: of the stick, write_rate: of the target, bytes a second; 0 for no limit.
+    differences: between the tree and what came to the target, by case.
+    read, written: bytes from the stick and to the target, by case.
     """
 
     content: Manifest
@@ -82,54 +102,53 @@ class Bench:
     squashfs: Path
     erofs: Path
     folder: Path
-    rate: int = 0
+    read_rate: int = 0
+    write_rate: int = 0
     differences: dict[str, int] = field(default_factory=dict)
     read: dict[str, int] = field(default_factory=dict)
+    written: dict[str, int] = field(default_factory=dict)
 
-    def cases(self, filesystems: tuple[str, ...]) -> dict[str, Callable[[], float]]:
+    def cases(self, *file_systems: str) -> dict[str, Callable[[], float]]:
         """Give what is timed; the peers onto each of the file systems."""
         ways: dict[str, tuple[Path, Unpack]] = {
             "unsquashfs": (self.squashfs, _unsquash),
             "cp -a from squashfs": (self.squashfs, partial(_copy, "squashfs")),
             "cp -a from erofs": (self.erofs, partial(_copy, "erofs")),
         }
-        cases: dict[str, Callable[[], float]] = {_REFERENCE: self._by_module, "bare sprout": self._by_hand}
+        cases: dict[str, Callable[[], float]] = {
+            _REFERENCE: partial(self._grown, _REFERENCE, _install),
+            "bare sprout": partial(self._grown, "bare sprout", _sprout),
+        }
         for way, (image, unpack) in ways.items():
-            for kind in filesystems:
+            for kind in file_systems:
                 name = f"{way}, to {kind}"
-                cases[name] = partial(self._unpacked, name, image, getattr(loops, kind), unpack)
+                cases[name] = partial(self._unpacked, name, image, kind, unpack)
         return cases
 
-    def _by_module(self) -> float:
-        with self._room() as room, self._stick(_REFERENCE, self.seed) as stick:
-            target = room / "target"
-            taken = milliseconds(lambda: _install(stick, target))
-            self._compare(_REFERENCE, target, room)
-            return taken
-
-    def _by_hand(self) -> float:
-        with self._room() as room, self._stick("bare sprout", self.seed) as stick:
-            target = room / "target"
-            with target.open("xb") as file:
-                file.truncate(_TARGET)
-            taken = milliseconds(lambda: _sprout(stick, target, room / "point"))
-            self._compare("bare sprout", target, room)
-            return taken
-
-    def _unpacked(self, name: str, image: Path, make: Any, unpack: Unpack) -> float:
-        with self._room() as room, make(room / "target", room / "mounted", size=_TARGET) as mounted:
-            if (mounted / "lost+found").exists():
-                (mounted / "lost+found").rmdir()
-            with self._stick(name, image) as stick:
-                taken = milliseconds(lambda: _unpack(unpack, stick, mounted, room / "target"))
+    def _grown(self, name: str, install: Callable[[str, str, Path], None]) -> float:
+        with self._room() as room, self._target(room) as target, self._stick(self.seed) as stick:
+            with self._measured(name, stick, target):
+                taken = milliseconds(lambda: _to_the_end(lambda: install(stick, target, room), target))
             if name not in self.differences:
-                self.differences[name] = len(manifest.differences(self.content, manifest.of(mounted)))
+                with _mounted(target, room / "compared", "ro,subvol=install") as point:
+                    self._compare(name, point)
             return taken
 
-    def _compare(self, name: str, target: Path, room: Path) -> None:
-        if name not in self.differences:
-            with seeds.mounted(target, room / "compared", "ro,subvol=install") as point:
-                self.differences[name] = len(manifest.differences(self.content, manifest.of(point)))
+    def _unpacked(self, name: str, image: Path, kind: str, unpack: Unpack) -> float:
+        made, options = FILE_SYSTEMS[kind]
+        with self._room() as room, self._target(room) as target:
+            run(f"mkfs.{made}", "-q", target)
+            with _mounted(target, room / "mounted", options or "defaults") as point, self._stick(image) as stick:
+                if (point / "lost+found").exists():
+                    (point / "lost+found").rmdir()
+                with self._measured(name, stick, target):
+                    taken = milliseconds(lambda: _to_the_end(lambda: _unpack(unpack, stick, point), target))
+                if name not in self.differences:
+                    self._compare(name, point)
+            return taken
+
+    def _compare(self, name: str, point: Path) -> None:
+        self.differences[name] = len(manifest.differences(self.content, manifest.of(point)))
 
     @contextmanager
     def _room(self) -> Iterator[Path]:
@@ -137,16 +156,33 @@ class Bench:
             yield Path(inner)
 
     @contextmanager
-    def _stick(self, name: str, image: Path) -> Iterator[str]:
+    def _target(self, room: Path) -> Iterator[str]:
+        """A new block device that is as slow as it shall be."""
+        file = room / "target"
+        with file.open("xb") as made:
+            made.truncate(_TARGET)
+        with loop.attached(file, readonly=False) as device, _limited(device, WRITING, self.write_rate):
+            yield device
+
+    @contextmanager
+    def _stick(self, image: Path) -> Iterator[str]:
         """A block device that has the image, of which nothing is in memory, and which is as slow as it shall be."""
-        with loop.attached(image, readonly=True) as device, _limited(device, self.rate):
+        with loop.attached(image, readonly=True) as device, _limited(device, READING, self.read_rate):
             run("sync")
             Path("/proc/sys/vm/drop_caches").write_text("3")
-            before, began = _read_of(device), time.monotonic()
             yield device
-            self.read[name] = _read_of(device) - before
-            if self.rate and self.read[name] > _SLACK * self.rate * (time.monotonic() - began):
-                raise RuntimeError(f"{name} read faster from {device} than its limit of {self.rate} bytes a second")
+
+    @contextmanager
+    def _measured(self, name: str, stick: str, target: str) -> Iterator[None]:
+        """Note what is read and written during the block, and doubt a limit that is not kept."""
+        read, written, began = _moved(stick, READING), _moved(target, WRITING), time.monotonic()
+        yield
+        seconds = time.monotonic() - began
+        self.read[name] = _moved(stick, READING) - read
+        self.written[name] = _moved(target, WRITING) - written
+        for size, rate in ((self.read[name], self.read_rate), (self.written[name], self.write_rate)):
+            if rate and size > _SLACK * rate * seconds:
+                raise RuntimeError(f"{name} moved {size} bytes in {seconds:.1f} s, although its limit is {rate}/s")
 
 
 def measure() -> str:
@@ -159,12 +195,15 @@ def measure() -> str:
         made = [*_peers(tree, folder), *_by_live_image(tree, folder)]
         squashfs, erofs, seed = (each.path for each in made[:3])
         bench = Bench(content, seed, squashfs, erofs, folder)
-        slow = Bench(content, seed, squashfs, erofs, folder, SLOW, bench.differences)
+        slow = replace(bench, read_rate=SLOW, read={}, written={})
+        card = replace(bench, write_rate=CARD, read={}, written={})
         return "\n\n".join(
             [
                 _what(content, made[2]),
                 *_install_text(bench),
                 *_slow_text(slow),
+                *_card_text(card),
+                _differences_text(bench),
                 *_size_text(made),
                 _second_text(_second(content, live, made[2], folder)),
             ]
@@ -214,31 +253,42 @@ def _module(name: str, **options: Any) -> dict[str, Any]:
     return result
 
 
-def _install(stick: str, target: Path) -> None:
-    options = {"seed": stick, "root": "install", "target": str(target), "size": str(_TARGET)}
-    _module("seed_install", records=str(target.parent), **options)
-    _flush(target)
+def _install(stick: str, target: str, room: Path) -> None:
+    _module("seed_install", seed=stick, root="install", target=target, records=str(room))
 
 
-def _sprout(stick: str, target: Path, point: Path) -> None:
+def _sprout(stick: str, target: str, room: Path) -> None:
     """Only what the kernel is asked for, by the command line."""
+    with _mounted(stick, room / "point", "ro,noatime") as point:
+        run("btrfs", "--quiet", "device", "add", "--nodiscard", target, point)
+        run("mount", "-o", "remount,rw", stick, point)
+        run("btrfs", "device", "remove", stick, point)
+        sync_file_system(point)
+
+
+def _unpack(unpack: Unpack, stick: str, point: Path) -> None:
+    unpack(stick, point)
+    sync_file_system(point)
+
+
+def _to_the_end(work: Callable[[], None], target: str) -> None:
+    """Until all is on the disk below the device."""
+    work()
+    device = os.open(target, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        os.fsync(device)
+    finally:
+        os.close(device)
+
+
+@contextmanager
+def _mounted(device: str, point: Path, options: str) -> Iterator[Path]:
     point.mkdir()
-    with loop.attached(target, readonly=False) as device:
-        run("mount", "-t", "btrfs", "-o", "ro,noatime", stick, point)
-        try:
-            run("btrfs", "--quiet", "device", "add", "--nodiscard", device, point)
-            run("mount", "-o", "remount,rw", stick, point)
-            run("btrfs", "device", "remove", stick, point)
-            sync_file_system(point)
-        finally:
-            run("umount", point)
-    _flush(target)
-
-
-def _unpack(unpack: Unpack, stick: str, mounted: Path, target: Path) -> None:
-    unpack(stick, mounted)
-    sync_file_system(mounted)
-    _flush(target)
+    run("mount", "-o", options, device, point)
+    try:
+        yield point
+    finally:
+        run("umount", point)
 
 
 def _unsquash(stick: str, mounted: Path) -> None:
@@ -254,27 +304,23 @@ def _copy(kind: str, stick: str, mounted: Path) -> None:
             run("umount", point)
 
 
-def _flush(target: Path) -> None:
-    with target.open("rb+") as file:
-        os.fsync(file.fileno())
-
-
 @contextmanager
-def _limited(device: str, rate: int) -> Iterator[None]:
-    """Have the device read at most `rate` bytes a second in all; 0 for no limit."""
+def _limited(device: str, direction: Direction, rate: int) -> Iterator[None]:
+    """Have at most `rate` bytes a second go in that direction in all; 0 for no limit."""
     if not rate:
         yield
         return
+    limit = _THROTTLE / direction.limit
     number = (_of(device) / "dev").read_text().strip()
-    _THROTTLE.write_text(f"{number} {rate}")
+    limit.write_text(f"{number} {rate}")
     try:
         yield
     finally:
-        _THROTTLE.write_text(f"{number} 0")
+        limit.write_text(f"{number} 0")
 
 
-def _read_of(device: str) -> int:
-    return int((_of(device) / "stat").read_text().split()[_READS]) * _SECTOR
+def _moved(device: str, direction: Direction) -> int:
+    return int((_of(device) / "stat").read_text().split()[direction.figure]) * _SECTOR
 
 
 def _of(device: str) -> Path:
@@ -324,7 +370,7 @@ def _what(content: Manifest, seed: Made) -> str:
     return (
         f"Debian 13 with {', '.join(PACKAGES)}: {len(content.tree.entries)} entries, "
         f"{_mib(sizing.payload(content.tree))} MiB of content. The images are read from a loop device, the *stick*, of "
-        f"which nothing is in memory (caches are dropped before each). The target is a new file of "
+        f"which nothing is in memory (caches are dropped before each). The target is a new device of "
         f"{_TARGET >> 30} GiB, and each time ends when all is on the disk (fsync). The seed is of {seed.name}: "
         f"{seed.why}. *bare sprout*: mount, device add, remount, device remove, by the command line. *to ext4* and *to "
         f"btrfs*: onto what `mkfs` makes without options, mounted without options; making and mounting it is not "
@@ -333,25 +379,47 @@ def _what(content: Manifest, seed: Made) -> str:
 
 
 def _install_text(bench: Bench) -> Iterator[str]:
-    timings = interleaved(bench.cases(("ext4", "btrfs")), ROUNDS)
+    timings = interleaved(bench.cases("ext4", "btrfs"), ROUNDS)
     yield f"**Time to install the root**; {ROUNDS} interleaved rounds."
     yield table(timings, _REFERENCE)
-    wrong = sorted({f"{name}: {number}" for name, number in bench.differences.items() if number})
-    yield f"Differences of the targets from the tree, by manifest: {'; '.join(wrong) or 'none by any method'}."
+    yield f"Written to the target, MB: {_megabytes(bench.written)}."
 
 
 def _slow_text(bench: Bench) -> Iterator[str]:
     if not _THROTTLE.exists():
-        yield f"**From a slow stick**: not measured, as this machine has no {_THROTTLE}."
+        yield f"**From a slow stick, and onto a slow card**: not measured, as this machine has no {_THROTTLE}."
         return
-    timings = interleaved(bench.cases(("ext4",)), ROUNDS)
+    timings = interleaved(bench.cases("ext4"), ROUNDS)
     yield (
         f"**The same from a stick of {SLOW // 10**6} MB/s**, by the throttle that the kernel has for block devices "
         f"(blkio of cgroups); {ROUNDS} interleaved rounds."
     )
     yield table(timings, _REFERENCE)
-    read = (f"{name} {size / 10**6:.0f}" for name, size in bench.read.items())
-    yield f"Read from the stick, MB: {', '.join(read)}. So slow a stick makes the size of the image most of the time."
+    yield (
+        f"Read from the stick, MB: {_megabytes(bench.read)}. So slow a stick makes the size of the image most of the "
+        f"time."
+    )
+
+
+def _card_text(bench: Bench) -> Iterator[str]:
+    if not _THROTTLE.exists():
+        return
+    timings = interleaved(bench.cases("ext4", "btrfs, zstd"), ROUNDS)
+    yield (
+        f"**The same onto a card that is written at {CARD // 10**6} MB/s**, and from a fast stick. *btrfs, zstd* is "
+        f"mounted with `compress=zstd`; {ROUNDS} interleaved rounds."
+    )
+    yield table(timings, _REFERENCE)
+    yield f"Written to the card, MB: {_megabytes(bench.written)}."
+
+
+def _differences_text(bench: Bench) -> str:
+    wrong = sorted({f"{name}: {number}" for name, number in bench.differences.items() if number})
+    return f"Differences of the targets from the tree, by manifest: {'; '.join(wrong) or 'none by any method'}."
+
+
+def _megabytes(sizes: dict[str, int]) -> str:
+    return "; ".join(f"{name} {size / 10**6:.0f}" for name, size in sizes.items())
 
 
 def _size_text(made: list[Made]) -> Iterator[str]:

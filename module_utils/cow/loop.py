@@ -17,7 +17,7 @@ from .size import Size
 _GET_FREE, _CONFIGURE = 0x4C82, 0x4C0A
 """From linux/loop.h, since Linux 5.8, as are the layout (loop_config) and the flags."""
 _CONFIG = struct.Struct("=II52xI64s112x64x")
-_READ_ONLY, _AUTOCLEAR = 1, 4
+_READ_ONLY, _AUTOCLEAR, _DIRECT = 1, 4, 16
 _TRIES = 100
 
 _AT_MOST = Size(64 << 20)
@@ -52,15 +52,18 @@ def backed_by(path: Path) -> tuple[str, ...]:
 
 
 @contextlib.contextmanager
-def attached(path: Path, *, readonly: bool) -> Iterator[str]:
+def attached(path: Path, *, readonly: bool, direct: bool = False) -> Iterator[str]:
     """Give a loop device of its own for a file or device during the block.
 
     It is not one that exists already, as `mount -o loop` may take, and goes with its last user when this process ends
     in any way.
+
+    direct: what goes through it does not stay in memory for a second time, nor is more read than is asked for, where
+        the file system can do that (O_DIRECT). For what is read or written once.
     """
     backing = os.open(path, (os.O_RDONLY if readonly else os.O_RDWR) | os.O_CLOEXEC)
     try:
-        flags = _AUTOCLEAR | (_READ_ONLY if readonly else 0)
+        flags = _AUTOCLEAR | (_READ_ONLY if readonly else 0) | (_DIRECT if direct else 0)
         config = _CONFIG.pack(backing, 0, flags, os.fsencode(path)[:63])
         number, device = _configure(config, os.O_RDONLY if readonly else os.O_RDWR)
     finally:

@@ -46,7 +46,7 @@ def _of_one(found: Superblock) -> Iterator[None]:
 @contextmanager
 def _mounted(path: Path, room: Path) -> Iterator[tuple[str, Path]]:
     with ExitStack() as stack:
-        source = stack.enter_context(loop.attached(path, readonly=True))
+        source = stack.enter_context(loop.attached(path, readonly=True, direct=True))
         options = ("-t", "btrfs", "-o", "ro,noatime,subvolid=5")
         try:
             point = stack.enter_context(workshop.mounted(source, room / "seed", *options))

@@ -64,7 +64,7 @@ def observe(path: Path) -> Target:
 def writable(target: Target) -> Iterator[str]:
     """Give the block device of a target, kept from udev's eyes, which would open it, while it changes."""
     if not target.device:
-        with loop.attached(target.path, readonly=False) as device:
+        with loop.attached(target.path, readonly=False, direct=True) as device:
             yield device
         return
     descriptor = os.open(target.path, os.O_RDONLY | os.O_CLOEXEC)
