@@ -12,37 +12,68 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from module_utils.cow.image.ext4 import FEATURES
 from tests.support import images
 from tests.support.ansible import run_module
+from tests.support.trees import let_go, make_hostile
 
-from .timing import Timing, interleaved, milliseconds, table
+from .timing import Timing, interleaved, milliseconds
 
 ROUNDS = int(os.environ.get("ROUNDS", "3"))
-SMALL = int(os.environ.get("SMALL", "20000"))
+SMALL = int(os.environ.get("SMALL", "65000"))
 """How many tiny files that tree has; fewer for a look whether all of this still runs."""
 DRAWING = Path(__file__).parents[1] / "docs" / "images.svg"
 BLOCK = 4096
 PRESETS = ("fast", "balanced", "small")
 _OWN_INODES = 10
 """Those that ext4 has for itself."""
-_LEVEL = ("-Xcompression-level", "3")
-_BTRFS = ("--metadata", "single", "--data", "single", "--compress", "zstd:3")
+_OPTIONS: Mapping[str, dict[str, Any]] = {
+    "ext4": {"size": "+64MiB"},
+    "squashfs": {},
+    "erofs": {},
+    "btrfs": {"method": "mkfs"},
+}
+_DEBIAN, _HOSTILE = "Debian", "deep, long names, ACLs, devices"
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One format with one preset, and what came of it."""
+    """One format with one preset. bare: the command that makes the same without the module, for a target."""
 
     format: str
     preset: str
     compressor: str
     bytes: int
-    seconds: float
+    bare: Callable[[Path], list[Any]]
+
+    @property
+    def name(self) -> str:
+        """It in words."""
+        return f"{self.format} {self.preset}".strip()
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the module is told; of ext4 the size, so that the tool finds as much room."""
+        return {"format": self.format, **_OPTIONS[self.format], **({"preset": self.preset} if self.preset else {})}
+
+
+@dataclass(frozen=True)
+class Timed:
+    """Milliseconds for a variant, by the module and by the bare tool."""
+
+    variant: Variant
+    module: Timing
+    bare: Timing
+
+    @property
+    def ratio(self) -> float:
+        """How many times longer the module takes."""
+        return self.module.median / self.bare.median
 
 
 def measure() -> str:
@@ -50,10 +81,13 @@ def measure() -> str:
     with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="cowherd-benchmark-") as scratch:
         folder = Path(scratch)
         trees = _trees(folder)
-        sizes = [_sizes(name, tree, folder) for name, tree in trees.items()]
-        timings = interleaved(_cases(trees["Debian"], folder), ROUNDS)
-        variants = [_variant(kind, preset, trees["Debian"], folder) for kind, preset in _variants()]
-    return "\n\n".join([*_size_text(sizes), *_time_text(timings), *_variant_text(variants)])
+        try:
+            sizes = [_sizes(name, tree, folder) for name, tree in trees.items()]
+        finally:
+            let_go(trees[_HOSTILE])
+        debian = trees[_DEBIAN]
+        timed = _timed([_variant(kind, preset, debian, folder) for kind, preset in _variants()], debian, folder)
+    return "\n\n".join([*_size_text(sizes), *_variant_text(timed)])
 
 
 def _trees(folder: Path) -> Mapping[str, Path]:
@@ -62,9 +96,11 @@ def _trees(folder: Path) -> Mapping[str, Path]:
     rootfs = images.debian_rootfs("trixie", ["systemd-sysv", "dbus", "systemd-resolved"])
     _run("tar", "--extract", "--numeric-owner", "--xattrs", "--file", rootfs, "--directory", debian)
     return {
-        "Debian": debian,
-        f"{SMALL} files of 2 bytes": _tiny(folder / "tiny"),
+        _DEBIAN: debian,
+        f"{SMALL:,} files of 2 bytes": _tiny(folder / "tiny"),
+        "three files of 300 MiB": _huge(folder / "huge"),
         "sparse and linked": _odd(folder / "odd"),
+        _HOSTILE: _hostile(folder / "hostile"),
     }
 
 
@@ -73,6 +109,20 @@ def _tiny(tree: Path) -> Path:
         parent = tree / f"d{number % 100}"
         parent.mkdir(parents=True, exist_ok=True)
         (parent / f"f{number}").write_bytes(b"2\n")
+    return tree
+
+
+def _huge(tree: Path) -> Path:
+    tree.mkdir()
+    for number in range(3):
+        with (tree / f"huge{number}").open("wb") as file:
+            for _ in range(300):
+                file.write(os.urandom(1 << 20))
+    return tree
+
+
+def _hostile(tree: Path) -> Path:
+    make_hostile(tree, depth=40)
     return tree
 
 
@@ -102,23 +152,22 @@ class Sizes:
 
 
 def _sizes(name: str, tree: Path, folder: Path) -> Sizes:
-    built = _module(tree, folder, format="ext4")
+    built = _module(tree, folder, format="ext4", method="mke2fs")
     guess = int(_run("du", "-sb", tree).split()[0]) * 14 // 10
     return Sizes(
         tree=name,
         built=built["bytes"],
         tries=built["tries"],
         bisected=_bisected(tree, folder, built["bytes"], built["inodes"]),
-        shrunk=_shrunk(tree, folder),
+        shrunk=_shrunk(tree, folder, 2 * built["inodes"] + 1000),
         guess=guess,
         guess_fits=_fits(tree, folder, guess // BLOCK, None),
     )
 
 
-def _shrunk(tree: Path, folder: Path) -> int:
+def _shrunk(tree: Path, folder: Path, inodes: int) -> int:
     """What is left of a large image, made as by hand without options, after `resize2fs -M`."""
     blocks = 4 * int(_run("du", "-s", "--block-size", str(BLOCK), tree).split()[0]) + (1 << 17)
-    inodes = 2 * sum(1 for _ in tree.rglob("*")) + 1000
     with _target(folder) as target:
         _run("mke2fs", "-q", "-F", "-t", "ext4", "-b", str(BLOCK), "-N", str(inodes), "-d", tree, target, str(blocks))
         subprocess.run(["e2fsck", "-f", "-y", target], stdin=subprocess.DEVNULL, capture_output=True, check=False)
@@ -151,42 +200,64 @@ def _mke2fs(tree: Path, target: Path, blocks: int, inodes: int | None) -> list[A
     return ["mke2fs", "-q", "-F", "-t", "ext4", "-b", BLOCK, *given, "-d", tree, target, blocks]
 
 
-def _cases(tree: Path, folder: Path) -> dict[str, Callable[[], float]]:
-    """The module with its walk, fingerprint, checks and fsync, and the tool alone with the same options."""
-    ext4 = _module(tree, folder, format="ext4", size="+64MiB")
-    erofs = _module(tree, folder, format="erofs", preset="fast")["compressor"]
-    cases: dict[str, tuple[dict[str, Any], Callable[[Path], list[Any]]]] = {
-        "ext4": (
-            {"format": "ext4", "size": "+64MiB"},
-            lambda target: _mke2fs(tree, target, ext4["bytes"] // BLOCK, ext4["inodes"] + _OWN_INODES),
-        ),
-        "squashfs": (
-            {"format": "squashfs"},
-            lambda target: ["mksquashfs", tree, target, "-quiet", "-no-progress", "-comp", "zstd", *_LEVEL],
-        ),
-        "erofs": (
-            {"format": "erofs", "preset": "fast"},
-            lambda target: ["mkfs.erofs", f"-z{erofs}", target, tree],
-        ),
-        "btrfs": (
-            {"format": "btrfs", "method": "mkfs"},
-            lambda target: ["mkfs.btrfs", "-q", *_BTRFS, "--rootdir", tree, "--shrink", _holes(target)],
-        ),
+def _variants() -> Iterator[tuple[str, str]]:
+    yield "ext4", ""
+    for kind in ("squashfs", "erofs", "btrfs"):
+        for preset in PRESETS:
+            yield kind, preset
+
+
+def _variant(kind: str, preset: str, tree: Path, folder: Path) -> Variant:
+    asked = Variant(kind, preset, "", 0, lambda _: [])
+    image = _module(tree, folder, **asked.options)
+    level = image["level"]
+    compressor = image["compressor"] if level is None else f"{image['compressor']} {level}"
+    bare: dict[str, Callable[[Path], list[Any]]] = {
+        "ext4": lambda target: _mke2fs(tree, target, image["bytes"] // BLOCK, image["inodes"] + _OWN_INODES),
+        "squashfs": lambda target: [
+            *("mksquashfs", tree, target, "-quiet", "-no-progress", "-comp", image["compressor"]),
+            *(["-Xcompression-level", level] if level else []),
+        ],
+        "erofs": lambda target: [
+            *("mkfs.erofs", "--quiet", f"-z{compressor.replace(' ', ',')}"),
+            *(["-C65536"] if preset == "small" else []),
+            *(target, tree),
+        ],
+        "btrfs": lambda target: [
+            *("mkfs.btrfs", "-q", "--metadata", "single", "--data", "single"),
+            *("--compress", f"{image['compressor']}:{level}", "--rootdir", tree, "--shrink", _holes(target)),
+        ],
     }
-    timed: dict[str, Callable[[], float]] = {}
-    for name, (options, argv) in cases.items():
-        timed[f"{name}, rootfs_image"] = lambda options=options: _built_in(tree, folder, options)
-        timed[f"{name}, bare tool"] = lambda argv=argv: _tool_in(folder, argv)
-    return timed
+    return replace(asked, compressor=compressor, bytes=image["bytes"], bare=bare[kind])
 
 
-def _built_in(tree: Path, folder: Path, options: dict[str, Any]) -> float:
-    return milliseconds(lambda: _module(tree, folder, **options))
+def _timed(variants: list[Variant], tree: Path, folder: Path) -> list[Timed]:
+    """Time the module, with its start, walk, fingerprint and checks, and the tool alone with the same options."""
+    cases: dict[str, Callable[[], float]] = {}
+    for each in variants:
+        cases[f"{each.name}, module"] = partial(_by_module, each, tree, folder)
+        cases[f"{each.name}, bare"] = partial(_by_tool, each, folder)
+    timings = {timing.name: timing for timing in interleaved(cases, ROUNDS)}
+    return [Timed(each, timings[f"{each.name}, module"], timings[f"{each.name}, bare"]) for each in variants]
 
 
-def _tool_in(folder: Path, argv: Callable[[Path], list[Any]]) -> float:
+def _by_module(variant: Variant, tree: Path, folder: Path) -> float:
+    return milliseconds(lambda: _module(tree, folder, **variant.options))
+
+
+def _by_tool(variant: Variant, folder: Path) -> float:
     with _target(folder) as target:
-        return milliseconds(lambda: _run(*argv(target)))
+        return milliseconds(lambda: _made(variant.bare(target), target))
+
+
+def _made(argv: list[Any], target: Path) -> None:
+    """Until it is on the disk, as an image of the module is."""
+    _run(*argv)
+    descriptor = os.open(target, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _holes(target: Path) -> Path:
@@ -194,19 +265,6 @@ def _holes(target: Path) -> Path:
     with target.open("xb") as file:
         file.truncate(16 << 30)
     return target
-
-
-def _variants() -> Iterator[tuple[str, str]]:
-    yield "ext4", "balanced"
-    for kind in ("squashfs", "erofs", "btrfs"):
-        for preset in PRESETS:
-            yield kind, preset
-
-
-def _variant(kind: str, preset: str, tree: Path, folder: Path) -> Variant:
-    image = _module(tree, folder, format=kind, preset=preset)
-    compressor = image["compressor"] if image["level"] is None else f"{image['compressor']} {image['level']}"
-    return Variant(kind, "" if kind == "ext4" else preset, compressor, image["bytes"], image["seconds"])
 
 
 def _module(tree: Path, folder: Path, **options: Any) -> dict[str, Any]:
@@ -236,39 +294,35 @@ def _size_text(sizes: list[Sizes]) -> Iterator[str]:
     yield "\n".join([head, "|---|---:|---:|---:|---:|---:|---:|---:|", *rows])
 
 
-def _time_text(timings: list[Timing]) -> Iterator[str]:
+def _variant_text(timed: list[Timed]) -> Iterator[str]:
     yield (
-        f"**Time for the Debian tree** against the bare tool; {ROUNDS} interleaved rounds. The module starts a Python "
-        f"of its own, and walks and hashes the tree."
+        f"**Formats and presets**, the Debian tree with the tools of this machine; medians of {ROUNDS} interleaved "
+        f"rounds, each until the image is on the disk. The module starts a Python of its own, walks the tree twice and "
+        f"hashes all contents; the bare tool has the same options. ext4 has 64 MiB free."
     )
-    for bare in (timing.name for timing in timings if timing.name.endswith("bare tool")):
-        kind = bare.split(",")[0]
-        yield table([timing for timing in timings if timing.name.startswith(f"{kind},")], bare)
-
-
-def _variant_text(variants: list[Variant]) -> Iterator[str]:
-    yield "**Formats and presets**, the Debian tree with the tools of this machine."
     rows = [
-        f"| {each.format} | {each.preset} | {each.compressor} | {_mib(each.bytes)} | {each.seconds:.1f} |"
-        for each in variants
+        f"| {each.variant.format} | {each.variant.preset} | {each.variant.compressor} | {_mib(each.variant.bytes)} "
+        f"| {each.module.median / 1000:.2f} | {each.bare.median / 1000:.2f} | {each.ratio:.2f} |"
+        for each in timed
     ]
-    yield "\n".join(["| format | preset | compressor | MiB | seconds |", "|---|---|---|---:|---:|", *rows])
+    head = "| format | preset | compressor | MiB | rootfs_image, s | bare tool, s | x bare tool |"
+    yield "\n".join([head, "|---|---|---|---:|---:|---:|---:|", *rows])
     if importlib.util.find_spec("matplotlib"):
-        _draw(variants)
+        _draw(timed)
         yield f"![Size and time of the formats]({DRAWING.name})"
 
 
-def _draw(variants: list[Variant]) -> None:
+def _draw(timed: list[Timed]) -> None:
     import matplotlib as mpl  # noqa: PLC0415
 
     mpl.use("svg")
     from matplotlib import pyplot as plt  # noqa: PLC0415
 
     figure, axes = plt.subplots(figsize=(7, 4))
-    for each in variants:
-        axes.scatter(each.seconds, each.bytes / 2**20)
-        label = f"{each.format} {each.preset}".strip()
-        axes.annotate(label, (each.seconds, each.bytes / 2**20), xytext=(4, 4), textcoords="offset points")
+    for each in timed:
+        place = (each.module.median / 1000, each.variant.bytes / 2**20)
+        axes.scatter(*place)
+        axes.annotate(each.variant.name, place, xytext=(4, 4), textcoords="offset points")
     axes.set(xscale="log", xlabel="seconds", ylabel="MiB", ylim=(0, None))
     figure.tight_layout()
     figure.savefig(DRAWING)

@@ -1,4 +1,4 @@
-"""Virtual machines boot from images that playbooks/images.yml built: ext4, squashfs, and erofs with verity."""
+"""Virtual machines boot from images that playbooks/images.yml built: ext4, btrfs, squashfs, and erofs with verity."""
 
 from __future__ import annotations
 
@@ -57,13 +57,14 @@ class Built:
 @pytest.fixture(scope="module")
 def built(bootable_tree: Path) -> Iterator[Built]:
     """A small Debian, prepared and made into images by the playbook."""
-    for program in ("mke2fs", "mksquashfs", "mkfs.erofs", "veritysetup"):
+    for program in ("mke2fs", "mkfs.btrfs", "mksquashfs", "mkfs.erofs", "veritysetup"):
         needs.program(program)
     _add_witnesses(bootable_tree)
     folder = leftovers.new_folder()
     try:
         list_of_images = [
             {"name": "root.ext4", "format": "ext4", "size": "+64MiB"},
+            {"name": "root.btrfs", "format": "btrfs", "preset": "fast", "size": "+64MiB"},
             {"name": "root.squashfs", "format": "squashfs"},
             {"name": "root.verity", "format": "erofs", "preset": "fast", "verity": True},
         ]
@@ -92,12 +93,13 @@ def _add_witnesses(tree: Path) -> None:
     (tree / "srv/look").chmod(0o755)
 
 
-def test_an_ext4_boots_as_a_disk(built: Built, folder: Path) -> None:
-    image = built.image(folder / "image", built.images / "root.ext4")
+@pytest.mark.parametrize("kind", ["ext4", "btrfs"])
+def test_what_can_be_written_to_boots_as_a_disk(built: Built, folder: Path, kind: str) -> None:
+    image = built.image(folder / "image", built.images / f"root.{kind}")
     with machine.booted(folder / "vm", image, _hardware(f"root=/dev/vda rw {QUIET}")) as vm:
         assert _state(vm) == "running"
-        assert vm.run("findmnt --noheadings --output FSTYPE /").strip() == "ext4"
-        vm.run("dd if=/dev/zero of=/root/new bs=1M count=32")
+        assert vm.run("findmnt --noheadings --output FSTYPE /").strip() == kind
+        vm.run("dd if=/dev/urandom of=/root/new bs=1M count=32")
         _has_an_identity_of_its_own(vm)
 
 
