@@ -10,6 +10,13 @@ class ModuleDocFragment:
     """What is left out of an image, and when it takes the place of what is there."""
 
     DOCUMENTATION = r"""
+attributes:
+  diff_mode:
+    description: Shows what each step changes, and for an image that exists which of its inputs are different.
+    support: full
+  idempotent:
+    description: A second run with the same options changes nothing, but for O(rebuild).
+    support: full
 options:
   purge:
     description:

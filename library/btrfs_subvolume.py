@@ -17,20 +17,8 @@ author:
 requirements:
   - Linux 4.18 or newer
   - btrfs-progs 6.2 or newer
-attributes:
-  check_mode:
-    description: Reports what a run would do, and writes nothing.
-    support: full
-  diff_mode:
-    description: Shows what each step changes.
-    support: full
-  idempotent:
-    description: A second run with the same options changes nothing.
-    support: full
-  platform:
-    description: Runs on Linux, as root.
-    support: full
-    platforms: linux
+extends_documentation_fragment:
+  - attributes
 options:
   path:
     description:

@@ -14,20 +14,7 @@ author:
   - Cowherd contributors
 extends_documentation_fragment:
   - golden
-attributes:
-  check_mode:
-    description: Reads only, so that check mode makes no difference.
-    support: full
-  diff_mode:
-    description: Changes nothing, so that there is nothing to show.
-    support: N/A
-  idempotent:
-    description: Changes nothing.
-    support: full
-  platform:
-    description: Runs on Linux, as root.
-    support: full
-    platforms: linux
+  - attributes.reading
 options:
   project:
     description:

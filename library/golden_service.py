@@ -17,20 +17,7 @@ requirements:
   - systemd, where any unit is asked for
 extends_documentation_fragment:
   - golden
-attributes:
-  check_mode:
-    description: Reports what a run would do, and writes nothing.
-    support: full
-  diff_mode:
-    description: Shows what each step changes.
-    support: full
-  idempotent:
-    description: A second run with the same options changes nothing.
-    support: full
-  platform:
-    description: Runs on Linux, as root.
-    support: full
-    platforms: linux
+  - attributes
 options:
   name:
     description:

@@ -17,22 +17,13 @@ author:
   - Cowherd contributors
 extends_documentation_fragment:
   - golden
+  - attributes
 attributes:
   check_mode:
     description:
       - Reports what a run would do, and writes nothing. Where there is no pool, and no device to make it on, it warns,
         for a task before may be to make it.
     support: full
-  diff_mode:
-    description: Shows what each step changes.
-    support: full
-  idempotent:
-    description: A second run with the same options changes nothing.
-    support: full
-  platform:
-    description: Runs on Linux, as root.
-    support: full
-    platforms: linux
 options:
   store:
     description:

@@ -20,6 +20,8 @@ author:
 requirements:
   - Incus 6.0 or newer
   - start-stop-daemon, which is part of dpkg
+extends_documentation_fragment:
+  - attributes
 attributes:
   check_mode:
     description: Reports what a run would do, and starts nothing but what systemd starts when its socket is asked.
@@ -30,10 +32,6 @@ attributes:
   idempotent:
     description: A second run finds the daemon answering and changes nothing.
     support: full
-  platform:
-    description: Runs on Linux, as root.
-    support: full
-    platforms: linux
 options:
   socket:
     description:

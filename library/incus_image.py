@@ -23,22 +23,14 @@ author:
 requirements:
   - Incus 6.0 or newer, not clustered
   - mmdebstrap to make images from packages, and zstd to have them small
+extends_documentation_fragment:
+  - attributes
 attributes:
   check_mode:
     description:
       - Reports what a run would do, and writes nothing.
       - Downloads and remotes are not asked, so that one that cannot be reached shows only in the run.
     support: full
-  diff_mode:
-    description: Shows what each step changes.
-    support: full
-  idempotent:
-    description: A second run with the same options changes nothing.
-    support: full
-  platform:
-    description: Runs on Linux, as root.
-    support: full
-    platforms: linux
 options:
   alias:
     description: The alias, such as V(debian/13).

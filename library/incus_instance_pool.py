@@ -21,16 +21,9 @@ author:
 requirements:
   - Incus 6.0, not clustered
   - Pools of the drivers dir or btrfs, as source and as target
+extends_documentation_fragment:
+  - attributes
 attributes:
-  check_mode:
-    description: Reports what a run would do, and writes nothing.
-    support: full
-  diff_mode:
-    description: Shows what each step changes.
-    support: full
-  idempotent:
-    description: A second run with the same options changes nothing.
-    support: full
   platform:
     description: Runs on Linux, as root, on the host of the daemon.
     support: full

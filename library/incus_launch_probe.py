@@ -18,6 +18,8 @@ author:
   - Cowherd contributors
 requirements:
   - Incus 6.0 or newer
+extends_documentation_fragment:
+  - attributes
 attributes:
   check_mode:
     description: Launches nothing, and says so.
@@ -28,10 +30,6 @@ attributes:
   idempotent:
     description: Leaves the host as it was.
     support: full
-  platform:
-    description: Runs on Linux, as root.
-    support: full
-    platforms: linux
 options:
   image:
     description: Alias of the image in the default project.

@@ -15,20 +15,8 @@ author:
   - Cowherd contributors
 requirements:
   - Incus 6.0 or newer, not clustered
-attributes:
-  check_mode:
-    description: Reports what a run would do, and writes nothing.
-    support: full
-  diff_mode:
-    description: Shows what each step changes.
-    support: full
-  idempotent:
-    description: A second run with the same options changes nothing.
-    support: full
-  platform:
-    description: Runs on Linux, as root.
-    support: full
-    platforms: linux
+extends_documentation_fragment:
+  - attributes
 options:
   name:
     description: Name of the network, which is also that of its interface; at most 15 characters.

@@ -15,16 +15,9 @@ author:
   - Cowherd contributors
 requirements:
   - Incus 6.0 or newer
+extends_documentation_fragment:
+  - attributes.reading
 attributes:
-  check_mode:
-    description: Only reads.
-    support: full
-  diff_mode:
-    description: Only reads, so that there is nothing to show.
-    support: none
-  idempotent:
-    description: Only reads.
-    support: full
   platform:
     description: Runs on Linux, as a user who may use the socket of Incus.
     support: full

@@ -20,20 +20,12 @@ author:
   - Cowherd contributors
 requirements:
   - initramfs-tools and a kernel in the tree
+extends_documentation_fragment:
+  - attributes
 attributes:
-  check_mode:
-    description: Reports what a run would do, and writes nothing.
-    support: full
   diff_mode:
     description: Shows the checksum and the mode of each file that changes, and which RAM disks are made.
     support: full
-  idempotent:
-    description: A second run with the same options changes nothing.
-    support: full
-  platform:
-    description: Runs on Linux, as root.
-    support: full
-    platforms: linux
 options:
   tree:
     description: Absolute path of the root of the tree.

@@ -31,18 +31,9 @@ attributes:
       - Reports what a run would do, and writes nothing.
       - An archive is not unpacked, so that a size that is too small for what is in it shows only in the run.
     support: full
-  diff_mode:
-    description: Shows what each step changes, and for an image that exists which of its inputs are different.
-    support: full
-  idempotent:
-    description: A second run with the same options changes nothing, but for O(rebuild).
-    support: full
-  platform:
-    description: Runs on Linux, as root.
-    support: full
-    platforms: linux
 extends_documentation_fragment:
   - image
+  - attributes
 options:
   path:
     description:

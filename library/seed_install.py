@@ -24,6 +24,8 @@ requirements:
   - Linux 5.11 or newer
   - btrfs-progs 6.2 or newer
   - e2fsprogs for ext4, xfsprogs for xfs
+extends_documentation_fragment:
+  - attributes
 attributes:
   check_mode:
     description: Reports what a run would do. The seed is mounted read-only for a moment, and nothing is written.
@@ -31,13 +33,6 @@ attributes:
   diff_mode:
     description: Shows what is on the target and what will be.
     support: full
-  idempotent:
-    description: A second run with the same options changes nothing.
-    support: full
-  platform:
-    description: Runs on Linux, as root.
-    support: full
-    platforms: linux
 options:
   seed:
     description:
