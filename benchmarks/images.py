@@ -319,11 +319,19 @@ def _draw(timed: list[Timed]) -> None:
     from matplotlib import pyplot as plt  # noqa: PLC0415
 
     figure, axes = plt.subplots(figsize=(7, 4))
-    for each in timed:
-        place = (each.module.median / 1000, each.variant.bytes / 2**20)
-        axes.scatter(*place)
-        axes.annotate(each.variant.name, place, xytext=(4, 4), textcoords="offset points")
-    axes.set(xscale="log", xlabel="seconds", ylabel="MiB", ylim=(0, None))
+    for kind in dict.fromkeys(each.variant.format for each in timed):
+        of_kind = [each for each in timed if each.variant.format == kind]
+        seconds = [each.module.median / 1000 for each in of_kind]
+        sizes = [each.variant.bytes / 2**20 for each in of_kind]
+        axes.plot(seconds, sizes, marker="o", label=kind)
+        for each, x, y in zip(of_kind, seconds, sizes, strict=True):
+            offset = (0, 6 if each.variant.preset == PRESETS[0] else -12)
+            axes.annotate(each.variant.preset, (x, y), xytext=offset, textcoords="offset points", ha="center", size=8)
+    ticks = (1, 2, 5, 10, 20, 50)
+    axes.set(xscale="log", xlabel="seconds", ylabel="MiB", ylim=(0, None), xlim=(ticks[0], ticks[-1]))
+    axes.set_xticks(ticks, labels=map(str, ticks))
+    axes.minorticks_off()
+    axes.legend()
     figure.tight_layout()
     figure.savefig(DRAWING)
 
