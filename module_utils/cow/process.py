@@ -41,6 +41,11 @@ Runner = Callable[..., Finished]
 """Anything with the signature of `run`."""
 
 
+def search_path() -> str:
+    """Return where programs are looked for: in PATH, and where only root's PATH leads, which `su` does not give."""
+    return f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
+
+
 def run(
     argv: Sequence[str],
     *,
@@ -60,7 +65,8 @@ def run(
     # It takes long to load, and not all who come by here run a command.
     import subprocess  # noqa: PLC0415
 
-    full_environment = {**os.environ, **(environment or {}), "LC_ALL": "C", "LANGUAGE": ""}
+    own = {"PATH": search_path(), "LC_ALL": "C", "LANGUAGE": ""}
+    full_environment = {**os.environ, **own, **(environment or {})}
     try:
         completed = subprocess.run(
             list(argv),

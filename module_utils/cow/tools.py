@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -62,7 +61,7 @@ def observe(packages: Mapping[str, str], machine: str, run: process.Runner = pro
 
 def find(program: str) -> str | None:
     """Return the path of a program, also one that only root's PATH has."""
-    return shutil.which(program, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
+    return shutil.which(program, path=process.search_path())
 
 
 def require(program: str) -> str:

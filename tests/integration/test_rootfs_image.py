@@ -325,6 +325,20 @@ def test_holes_stay_holes(tmp_path: Path) -> None:
         assert (root / "sparse").stat().st_blocks == 8
 
 
+def test_tables_of_free_inodes_are_holes(tmp_path: Path) -> None:
+    """And the root has its attributes in an image whose path has a space in it."""
+    source, image = tmp_path / "source", tmp_path / "the image"
+    source.mkdir()
+    (source / "file").write_text("content\n")
+    os.setxattr(source, "user.of-the-root", b"value")
+    result = built(image, src=str(source), format="ext4", size="20GiB", journal="4MiB")["image"]
+    assert result["bytes"] == 20 << 30
+    assert result["allocated_bytes"] < 8 << 20
+    with opened(image, tmp_path / "mounted") as root:
+        assert os.getxattr(root, "user.of-the-root") == b"value"
+    check_file_system(image, "ext4")
+
+
 def test_ways_of_btrfs(memory: Path) -> None:
     """Without a mount what loses nothing by it; each compressor by both ways, and with a label."""
     source, image, point = plain(memory / "source"), memory / "image", memory / "mounted"
@@ -532,6 +546,19 @@ def test_a_squashfs_as_source(source: Path, tmp_path: Path) -> None:
     assert result["image"]["inodes"] == 15 - 4
 
 
+def test_a_squashfs_that_cannot_be_read_gives_no_image(tmp_path: Path) -> None:
+    source, first = tmp_path / "source", tmp_path / "first"
+    source.mkdir()
+    (source / "file").write_text(Random(1).randbytes(1 << 20).hex())
+    built(first, src=str(source), format="squashfs", compressor="gzip")
+    content = bytearray(first.read_bytes())
+    content[300_000:300_100] = bytes(100)
+    first.write_bytes(content)
+    said = refused(tmp_path / "second", src=str(first), format="squashfs")
+    assert "Failed to read file" in said
+    assert not (tmp_path / "second").exists()
+
+
 def test_an_image_an_instance_and_a_snapshot_of_incus(
     incusd: Incusd, busybox_image: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -679,6 +706,18 @@ def test_what_squashfs_lacks_is_said(source: Path, tmp_path: Path) -> None:
     assert result["image"]["lost"] == ["POSIX ACLs of 1 files, such as etc/hostname, as squashfs has none"]
     assert "POSIX ACLs" in refused(tmp_path / "image", src=str(source), format="squashfs", strict=True)
     built(tmp_path / "other", src=str(source), format="erofs", strict=True)
+
+
+def test_what_mke2fs_lacks_is_said(source: Path, tmp_path: Path) -> None:
+    image, far = tmp_path / "image", 2**31 + 5
+    os.utime(source / "etc/hostname", (far, far))
+    lost = built(image, src=str(source), format="ext4", method="mke2fs")["image"]["lost"]
+    assert lost == ["modification times of 1 files, such as etc/hostname, as mke2fs writes those of 1901 to 2038"]
+    with opened(image, tmp_path / "mounted") as root:
+        assert (root / "etc/hostname").stat().st_mtime != far
+    built(image, src=str(source), format="ext4", method="loop", strict=True)
+    with opened(image, tmp_path / "mounted") as root:
+        assert (root / "etc/hostname").stat().st_mtime == far
 
 
 @pytest.mark.parametrize(

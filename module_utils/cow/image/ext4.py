@@ -81,15 +81,19 @@ class Ext4:
 
     def tools(self, options: Options) -> Mapping[str, str]:
         """Return the version of e2fsprogs."""
-        for program in ("mke2fs", "debugfs", *(("resize2fs",) if options.method == "shrink" else ())):
+        for program in ("mke2fs", "debugfs", "dumpe2fs", *(("resize2fs",) if options.method == "shrink" else ())):
             tools.require(program)
         return {"e2fsprogs": ".".join(map(str, version()))}
 
     def lost(self, tree: Tree, options: Options) -> list[str]:
-        """Flags and hard links of symlinks, by mke2fs."""
+        """Flags, hard links of symlinks and far times, by mke2fs."""
         if choose(tree, options, version()).name != "mke2fs":
             return []
-        return [*losses.flags(tree), *losses.linked_symlinks(tree)]
+        return [
+            *losses.flags(tree),
+            *losses.linked_symlinks(tree),
+            *losses.times(tree, -(2**31), 2**31 - 1, "mke2fs writes those of 1901 to 2038"),
+        ]
 
     def foresee(self, tree: Tree, options: Options) -> int:
         """Compute the size, and return what of it is not holes."""
@@ -248,7 +252,7 @@ def _fixed(need: Need, options: Options, smallest: Layout, size: int) -> Layout:
 
 def _by_mke2fs(job: Job, layout: Layout) -> None:
     _make(job, layout, job.root)
-    _amend(job, layout)
+    _amend(job)
 
 
 def _by_loop(job: Job, layout: Layout) -> None:
@@ -272,12 +276,17 @@ def _by_shrinking(job: Job, layout: Layout) -> None:
     _by_loop(job, large)
     workshop.tool(["e2fsck", "-f", "-y", job.target], accept=(0, 1))
     workshop.tool(["resize2fs", "-M", job.target])
-    said = workshop.tool(["dumpe2fs", "-h", job.target]).stdout
-    matched = re.search(r"^Block count: +(\d+)$", said, re.MULTILINE)
-    if matched is None:
-        raise CowError("dumpe2fs does not say how many blocks the image has.")
     with job.target.open("r+b") as file:
-        file.truncate(int(matched[1]) * BLOCK)
+        file.truncate(_figure(job, "Block count") * BLOCK)
+
+
+def _figure(job: Job, name: str) -> int:
+    """Read a number from the superblock of the image."""
+    said = workshop.tool(["dumpe2fs", "-h", job.target]).stdout
+    matched = re.search(rf"^{name}: +(\d+)$", said, re.MULTILINE)
+    if matched is None:
+        raise CowError(f"dumpe2fs does not say the {name.lower()} of the image.")
+    return int(matched[1])
 
 
 def _make(job: Job, layout: Layout, content: Path | None = None) -> None:
@@ -291,7 +300,7 @@ def _make(job: Job, layout: Layout, content: Path | None = None) -> None:
         argv += ["-J", f"size={layout.journal * BLOCK >> 20}"]
     if options.label:
         argv += ["-L", options.label]
-    extended = f"hash_seed={job.identity},lazy_itable_init=0,lazy_journal_init=0,nodiscard,root_owner=0:0"
+    extended = f"hash_seed={job.identity},lazy_itable_init=0,lazy_journal_init=0,discard,root_owner=0:0"
     argv += ["-E", extended + (",packed_meta_blocks=1" if options.packed_meta_blocks else "")]
     if content:
         argv += ["-d", content]
@@ -309,16 +318,17 @@ def _make(job: Job, layout: Layout, content: Path | None = None) -> None:
         raise
 
 
-def _amend(job: Job, layout: Layout) -> None:
+def _amend(job: Job) -> None:
     """Do what mke2fs leaves out.
 
     It takes times of access and change from the source, which are others each time, and the root's own attributes from
-    nowhere.
+    nowhere. Inodes are taken in the order of their numbers; the tables of those that are free stay holes.
     """
+    used = _figure(job, "Inode count") - _figure(job, "Free inodes")
     script = job.work / "amend"
     with script.open("w") as file:
         file.writelines(f"{line}\n" for line in _of_root(job.tree.entries[0], job.work))
-        for inode in (2, *range(11, layout.inodes + 1)):
+        for inode in (2, *range(11, used + 1)):
             file.writelines(f"sif <{inode}> {field} @{job.epoch}\n" for field in ("atime", "ctime", "crtime"))
     environment = {"E2FSPROGS_FAKE_TIME": str(job.epoch)}
     workshop.tool(["debugfs", "-w", "-f", script, job.target], environment=environment)
@@ -333,4 +343,4 @@ def _of_root(root: Entry, work: Path) -> Iterator[str]:
     for number, (name, value) in enumerate(root.xattrs):
         content = work / f"attribute{number}"
         content.write_bytes(value)
-        yield f"ea_set -f {content} <2> {os.fsdecode(name)}"
+        yield f'ea_set -f "{content}" <2> {os.fsdecode(name)}'

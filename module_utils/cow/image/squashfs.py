@@ -62,7 +62,8 @@ class Squashfs:
         options = ["-noI", "-noD", "-noF", "-noX"] if compressor == "none" else ["-comp", compressor]
         if level is not None:
             options += ["-Xcompression-level", str(level)]
-        fixed = ["-noappend", "-no-progress", "-quiet", "-no-recovery", "-mkfs-time", str(job.epoch)]
+        # Without the last one, a file that cannot be read is an empty one in the image.
+        fixed = ["-noappend", "-no-progress", "-quiet", "-no-recovery", "-mkfs-time", str(job.epoch), "-exit-on-error"]
         workshop.tool(["mksquashfs", job.root, job.target, *fixed, *options])
         return Built("mksquashfs", "mksquashfs is the only way to make one", compressor, level)
 
