@@ -28,13 +28,21 @@ def images_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def play(tmp_path_factory: pytest.TempPathFactory, images_folder: Path) -> Any:
-    """Run the playbook on this machine, with images of the tree of a small container."""
+    """Run the playbook on this machine, with images of one Debian."""
     needs.root("owners are kept")
-    for program in PROGRAMS:
+    for program in (*PROGRAMS, "mmdebstrap"):
         needs.program(program)
     tree = tmp_path_factory.mktemp("tree")
-    rootfs = images.busybox_rootfs_tar(tree)
-    variables = {"rootfs_image_folder": str(images_folder), "rootfs_image_source": {"src": str(rootfs)}}
+    seeds.run(
+        "tar",
+        "--extract",
+        "--numeric-owner",
+        "--file",
+        images.debian_rootfs("trixie", variant="minbase"),
+        "--directory",
+        tree,
+    )
+    variables = {"rootfs_image_folder": str(images_folder), "rootfs_image_source": {"src": str(tree)}}
 
     def run(check: bool = False, **more: Any) -> PlaybookRun:
         return run_playbook(PLAYBOOK, "inventories/local", variables={**variables, **more}, check=check)
