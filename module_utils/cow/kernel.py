@@ -14,7 +14,8 @@ from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
 _CLONE_NEWNS = 0x20000
-_MS_REC, _MS_SLAVE = 0x4000, 0x80000
+_MS_BIND, _MS_REC, _MS_SLAVE = 0x1000, 0x4000, 0x80000
+_UMOUNT_NOFOLLOW = 8
 _FITRIM = 0xC0185879
 _RANGE = struct.Struct("=QQQ")
 """Of FITRIM: first byte, how many, and the least that is worth it."""
@@ -83,6 +84,19 @@ def own_mounts() -> Iterator[None]:
             os.chdir(folder)
     finally:
         os.close(before)
+
+
+def bind(what: bytes, point: bytes) -> None:
+    """Show a file or folder at another one, without what is mounted in it (mount(2)).
+
+    The paths may be those of open descriptors in /proc, that mount(8) would look up anew.
+    """
+    _checked(_libc().mount(what, point, None, _MS_BIND, None))
+
+
+def unmount(point: bytes) -> None:
+    """Take away what is mounted there; a symbolic link at the end of the path is not followed (umount2(2))."""
+    _checked(_libc().umount2(point, _UMOUNT_NOFOLLOW))
 
 
 def _libc() -> ctypes.CDLL:

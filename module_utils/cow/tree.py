@@ -281,18 +281,23 @@ def set_flags(descriptor: int, wanted: int) -> None:
 
 def unblock(found: Tree) -> None:
     """Take away the flags that keep the entries of a tree from being changed or removed."""
+    _flag(found, ~BLOCKING_FLAGS)
+
+
+def block(found: Tree) -> None:
+    """Give the entries of a tree the flags back that `unblock` took away."""
+    _flag(found, ~0)
+
+
+def _flag(found: Tree, which: int) -> None:
     with Descent(found.root) as descent:
         for entry in found.entries:
             if entry.flags & BLOCKING_FLAGS:
-                _unblock(descent.at(entry.parent), entry)
-
-
-def _unblock(folder: int, entry: Entry) -> None:
-    descriptor = os.open(entry.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
-    try:
-        set_flags(descriptor, entry.flags & ~BLOCKING_FLAGS)
-    finally:
-        os.close(descriptor)
+                descriptor = os.open(entry.name, OPEN_FILE, dir_fd=descent.at(entry.parent))
+                try:
+                    set_flags(descriptor, entry.flags & which)
+                finally:
+                    os.close(descriptor)
 
 
 def _raw_flags(descriptor: int) -> int:

@@ -239,6 +239,35 @@ def test_what_mkfs_loses_is_said(bench: Bench) -> None:
     bench.assert_holds("lossy")
 
 
+@pytest.mark.parametrize("method", ["mkfs", "loop"])
+def test_what_is_mounted_in_a_source_is_left_out(bench: Bench, method: str) -> None:
+    tree = bench.sources / f"mounted-{method}"
+    make_plain(tree)
+    (tree / "proc/under").mkdir(parents=True)
+    with seeds.memory(tree / "proc") as point:
+        (point / "large").write_bytes(os.urandom(8 << 20))
+        for path in (point, tree):
+            os.utime(path, (1_700_000_000, 1_700_000_000))
+        bench.run(tree.name, method=method)
+        bench.assert_holds(tree.name)
+    with bench.shown() as shown:
+        assert not list((shown / tree.name / "proc").iterdir())
+
+
+def test_what_has_flags_is_purged_too(bench: Bench) -> None:
+    tree = bench.sources / "flagged"
+    make_plain(tree)
+    (tree / "etc").mkdir()
+    (tree / "etc/machine-id").write_text("of one machine alone\n")
+    run("chattr", "+i", tree / "etc/machine-id", tree / "etc")
+    try:
+        for method in ("loop", "auto"):
+            bench.run("flagged", method=method, rebuild=True)
+            bench.assert_holds("flagged")
+    finally:
+        trees.let_go(tree)
+
+
 def test_only_what_changed_is_built_again_and_the_diff_names_it(bench: Bench) -> None:
     tree = bench.sources / "changing"
     make_plain(tree)

@@ -253,6 +253,86 @@ def test_parts_of_overlays_are_kept_where_something_is_purged(source: Path, tmp_
     assert manifest.differences(before, manifest.of(source)) == []
 
 
+@pytest.mark.parametrize("purge", [None, []])
+@pytest.mark.parametrize(
+    ("kind", "method"),
+    [
+        ("ext4", "mke2fs"),
+        ("ext4", "loop"),
+        ("squashfs", "auto"),
+        ("erofs", "auto"),
+        ("btrfs", "mkfs"),
+        ("btrfs", "loop"),
+    ],
+)
+def test_what_is_mounted_in_the_source_is_left_out(
+    source: Path, tmp_path: Path, kind: str, method: str, purge: list[str] | None
+) -> None:
+    """And what is under the mount too; a file that is mounted over another one is the tree's."""
+    options = {"src": str(source), "format": kind, "method": method, **({} if purge is None else {"purge": purge})}
+    (source / "proc/under").mkdir(parents=True)
+    (tmp_path / "hosts").write_text("192.0.2.7 box\n")
+    (source / "etc/hosts").touch()
+    with seeds.memory(source / "proc") as mounted, bound(tmp_path / "hosts", source / "etc/hosts"):
+        (mounted / "large").write_bytes(os.urandom(8 << 20))
+        os.chown(mounted, 12, 34)
+        mounted.chmod(0o1750)
+        before = manifest.of(source)
+        assert before.tree.mounts == (b"etc/hosts", b"proc")
+        result = built(tmp_path / "image", **options)
+        shown = Purge(tuple(result["invocation"]["module_args"]["purge"])).applied_to_manifest(before)
+        same_as_source(tmp_path / "image", kind, shown, result, tmp_path / "mounted")
+        assert manifest.differences(before, manifest.of(source)) == []
+    with opened(tmp_path / "image", tmp_path / "mounted") as root:
+        assert not list((root / "proc").iterdir())
+        assert (root / "etc/hosts").read_text() == "192.0.2.7 box\n"
+
+
+@contextmanager
+def bound(what: Path, point: Path) -> Iterator[None]:
+    subprocess.run(["mount", "--bind", what, point], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", point], check=True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "method"), [("squashfs", "auto"), ("ext4", "loop"), ("erofs", "auto"), ("btrfs", "auto")]
+)
+def test_what_has_flags_is_purged_too(source: Path, tmp_path: Path, kind: str, method: str) -> None:
+    """What is left keeps them, where the image has flags: a folder, and another name of what is purged."""
+    os.link(source / "etc/resolv.conf", source / "usr/resolv.conf")
+    (source / "tmp/folder").mkdir()
+    (source / "tmp/folder/file").touch()
+    subprocess.run(["chattr", "+i", source / "etc/resolv.conf", source / "etc/machine-id"], check=True)
+    subprocess.run(["chattr", "+a", source / "tmp/folder", source / "etc"], check=True)
+    try:
+        before = manifest.of(source)
+        images = tmp_path / "images"
+        images.mkdir()
+        result = built(images / "image", src=str(source), format=kind, method=method)
+        shown = Purge(tuple(result["invocation"]["module_args"]["purge"])).applied_to_manifest(before)
+        assert {b"etc", b"usr/resolv.conf", b"etc/machine-id"} == {
+            entry.path for entry in shown.tree.entries if entry.flags
+        }
+        same_as_source(images / "image", kind, shown, result, tmp_path / "mounted")
+        assert manifest.differences(before, manifest.of(source)) == []
+    finally:
+        trees.let_go(source)
+
+
+def test_flags_do_not_keep_what_is_left_from_being_removed(source: Path, tmp_path: Path) -> None:
+    os.mknod(source / "etc/whiteout", 0o20000, os.makedev(0, 0))
+    left = tmp_path / ".image.cowherd-build"
+    subprocess.run(["cp", "-a", source, left], check=True)
+    subprocess.run(["chattr", "+i", source / "usr/bin/program", left / "etc/hostname", left / "etc"], check=True)
+    try:
+        assert built(tmp_path / "image", src=str(source), format="squashfs")["steps"][0].startswith("remove")
+    finally:
+        trees.let_go(tmp_path)
+
+
 def test_a_change_of_the_content_is_named(source: Path, tmp_path: Path) -> None:
     image = tmp_path / "image"
     built(image, src=str(source), format="squashfs")

@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,8 +14,8 @@ from pathlib import Path
 from .. import treecopy
 from ..errors import CowError
 from ..manifest import Manifest, content_digest
-from ..tree import ROOT, Descent, Entry, Tree, place
-from . import workshop
+from ..tree import BLOCKING_FLAGS, ROOT, Descent, Entry, Tree, block, place, unblock
+from . import covers, workshop
 
 USUAL = (
     "etc/machine-id",
@@ -81,32 +81,48 @@ class Purge:
         return Manifest(tree, {path: nothing if path in emptied else manifest.contents[path] for path in files})
 
     def carry_out(self, root: Path, tree: Tree) -> None:
-        """Remove it from a tree that is ours; folders keep their times."""
+        """Remove it from a tree that is ours; what stays keeps its times and flags."""
         touched: dict[bytes, Entry] = {}
         folders = tree.by_path()
+        matched = self.matched(tree)
+        blocked = _blocked(matched, tree)
+        unblock(replace(tree, root=root, entries=blocked))
         with Descent(root) as descent:
-            for entry in self.matched(tree):
+            for entry in matched:
                 _remove(descent.at(entry.parent), entry)
                 touched[entry.parent] = folders[entry.parent]
             for path, folder in touched.items():
                 os.utime(descent.at(path), ns=(folder.mtime_ns, folder.mtime_ns))
+        if blocked:
+            inodes = {entry.identity for entry in blocked}
+            left = (entry for entry in self.applied(tree).entries if entry.identity in inodes)
+            block(replace(tree, root=root, entries=tuple(left)))
 
 
 @contextmanager
-def view(purge: Purge, tree: Tree, work: Path) -> Iterator[Path]:
-    """Give the tree without what is purged: itself when that is nothing, else an overlay in which it is removed.
+def view(purge: Purge, tree: Tree, point: Path, work: Path) -> Iterator[Path]:
+    """Show the tree at a new folder as it is in the image: without what is purged, and what is mounted in it.
 
-    What is part of an overlay itself cannot be seen in another one, so that a tree with such files is copied.
+    It is a bind mount, or an overlay in which is removed what is purged. What is part of an overlay itself cannot be
+    seen in another one, and flags that keep files from being removed are in force there: such trees are copied.
+    work: for files besides.
     """
-    point = work / "view"
-    if not purge.matched(tree):
-        yield tree.root
-        return
-    if any(map(_is_of_an_overlay, tree.entries)):
+    matched = purge.matched(tree)
+    if matched and (any(map(_is_of_an_overlay, tree.entries)) or _blocked(matched, tree)):
         treecopy.copy(tree.root, point)
         purge.carry_out(point, tree)
         yield point
         return
+    emptied = {entry.path for entry in matched}
+    kept = {entry.path for entry in purge.applied(tree).entries} - emptied
+    whole = _seen(purge, tree, point, work) if matched else workshop.mounted(tree.root, point, "--bind")
+    with whole, covers.on(point, tree, kept, work / "covers"):
+        yield point
+
+
+@contextmanager
+def _seen(purge: Purge, tree: Tree, point: Path, work: Path) -> Iterator[Path]:
+    """Show the tree as an overlay in which is removed what is purged."""
     with workshop.mounted("tmpfs", work / "changes", "-t", "tmpfs", "-o", "mode=0700") as memory:
         upper, scratch = memory / "upper", memory / "scratch"
         upper.mkdir()
@@ -115,7 +131,8 @@ def view(purge: Purge, tree: Tree, work: Path) -> Iterator[Path]:
         options = f"lowerdir={source},upperdir={upper},workdir={scratch}"
         with workshop.mounted("overlay", point, "-t", "overlay", "-o", options):
             purge.carry_out(point, tree)
-            _dress_root(point, tree.entries[0])
+            # The root of an overlay has the attributes of the folder for changes, which was made a moment ago.
+            covers.dress(point, tree.entries[0])
             yield point
 
 
@@ -125,13 +142,16 @@ def _is_of_an_overlay(entry: Entry) -> bool:
     return is_whiteout or any(name.startswith(_OF_OVERLAYS) for name, _ in entry.xattrs)
 
 
-def _dress_root(point: Path, root: Entry) -> None:
-    """The root of an overlay has the attributes of the folder for changes, which was made a moment ago."""
-    os.chown(point, root.uid, root.gid)
-    point.chmod(stat.S_IMODE(root.mode))
-    for name, value in root.xattrs:
-        os.setxattr(point, name, value)
-    os.utime(point, ns=(root.mtime_ns, root.mtime_ns))
+def _blocked(matched: Iterable[Entry], tree: Tree) -> tuple[Entry, ...]:
+    """Return those with a flag that keeps what is matched, or something in it, from being removed."""
+    paths = {entry.path for entry in matched}
+    parents = {entry.parent for entry in matched}
+    return tuple(
+        entry
+        for entry in tree.entries
+        if entry.flags & BLOCKING_FLAGS
+        and (entry.path in paths or entry.path in parents or _is_under(entry.path, paths))
+    )
 
 
 def _digest_of_nothing() -> bytes:

@@ -104,7 +104,7 @@ class Folder:
         if look.whole is None or look.manifest is None:
             raise AssertionError("a folder is looked at before it is built from")
         before = look.whole.tree
-        with purge.view(what, before, work) as root:
+        with purge.view(what, before, work / "view", work) as root:
             yield Visible(root, look.manifest.tree)
         after = walk(self.path, before)
         if changed := _changed(before, after):
@@ -164,7 +164,7 @@ class Squashfs:
         """Mount it."""
         with workshop.mounted(self.path, work / "source", "-t", "squashfs", "-o", "loop,ro") as root:
             tree = walk(root)
-            with purge.view(what, tree, work) as shown:
+            with purge.view(what, tree, work / "view", work) as shown:
                 yield Visible(shown, what.applied(tree))
 
 

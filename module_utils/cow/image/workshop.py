@@ -11,7 +11,7 @@ import shlex
 import shutil
 import signal
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -19,6 +19,7 @@ from typing import NoReturn
 from .. import kernel, process
 from ..errors import CowError
 from ..process import CommandFailed, Finished
+from ..tree import unblock, walk
 
 _PATIENCE = 6 * 3600.0
 """Seconds that a tool may take."""
@@ -42,7 +43,7 @@ def clear(image: Path) -> None:
     if folder.is_symlink() or folder.is_file():
         raise CowError(f"{folder} is in the way: it is not a folder. Remove it.")
     if folder.exists():
-        shutil.rmtree(folder)
+        _remove(folder)
 
 
 @contextmanager
@@ -55,7 +56,16 @@ def opened(image: Path) -> Iterator[Path]:
         with _told_to_end(), kernel.own_mounts():
             yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError, CowError):
+            _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """Remove the folder, and where that fails once more without the flags of the trees that were copied there."""
+    shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        unblock(walk(folder))
+        shutil.rmtree(folder)
 
 
 def tool(

@@ -105,8 +105,7 @@ def _by_mkfs(job: Job) -> Built:
         for number, each in enumerate(job.roots):
             folder = job.work / f"view{number}"
             folder.mkdir()
-            view = stack.enter_context(purges.view(job.purge, each.whole.tree, folder))
-            stack.enter_context(workshop.mounted(view, stage / each.root.name, "--bind"))
+            stack.enter_context(purges.view(job.purge, each.whole.tree, stage / each.root.name, folder))
         names = [each.root.name for each in job.roots]
         btrfs_file.by_mkfs(job.order.settings, stage, names, _room(job.roots), job.target)
     slack = btrfs_file.slack_of(job.target) if job.order.method == "auto" else ""
