@@ -24,15 +24,19 @@ _PACKAGES = {
 }
 _OTHERS = {
     "btrfstune": "btrfs-progs",
+    "compress": "ncompress",
     "debugfs": "e2fsprogs",
     "dumpe2fs": "e2fsprogs",
     "e2fsck": "e2fsprogs",
     "e2label": "e2fsprogs",
+    "lzma": "xz-utils",
     "resize2fs": "e2fsprogs",
     "openssl": "openssl",
     "tar": "tar",
     "xfs_admin": "xfsprogs",
+    "xz": "xz-utils",
 }
+"""Of programs that are not in it, such as gzip, the package has the same name."""
 PACKAGES = frozenset({*_PACKAGES.values(), *_QEMU_PACKAGES.values(), "qemu-system-misc"})
 """The packages that bring them."""
 
@@ -68,9 +72,14 @@ def require(program: str) -> str:
     """Return the path of a program, or raise NotYetKnown with the package that brings it: it may be about to come."""
     path = find(program)
     if path is None:
-        package = {**_PACKAGES, **_OTHERS}[program]
-        raise NotYetKnown(f"{program} is not installed on this host. It is in the package {package}: install that.")
+        raise NotYetKnown(missing(program))
     return path
+
+
+def missing(program: str) -> str:
+    """Say that a program is not installed, and what brings it."""
+    package = {**_PACKAGES, **_OTHERS}.get(program, program)
+    return f"{program} is not installed on this host. It is in the package {package}: install that."
 
 
 def _tool(program: str, version: str | None, run: process.Runner) -> Tool:

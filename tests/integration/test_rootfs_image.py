@@ -617,6 +617,63 @@ def test_archives_that_are_none(source: Path, tmp_path: Path) -> None:
     assert "empty file" in refused(image, src=str(archive), format="squashfs")
 
 
+@pytest.mark.parametrize("kind", ["squashfs", "ext4"])
+def test_an_archive_without_members_for_its_folders_gives_the_same_bytes(
+    source: Path, tmp_path: Path, kind: str
+) -> None:
+    """The root is such a folder in what `docker export` writes."""
+    archive, image = tmp_path / "root.tar", tmp_path / "image"
+    subprocess.run(["tar", "-cf", archive, "-C", source, "etc", "usr/bin"], check=True)
+    arguments = {"path": str(image), "src": str(archive), "format": kind, "rebuild": True}
+    first, second = (
+        (run_module(MODULE, arguments, within=("sh", "-c", f'umask {mask}; exec "$@"', "sh")), image.read_bytes())
+        for mask in ("022", "077")
+    )
+    assert first[0]["image"]["source_date_epoch"] == second[0]["image"]["source_date_epoch"] < 1_700_000_000
+    assert first[1] == second[1]
+    with opened(image, tmp_path / "mounted") as root:
+        assert [path.stat().st_mode & 0o7777 for path in (root, root / "usr")] == [0o755, 0o755]
+        newest = max(path.stat().st_mtime for path in root.rglob("*"))
+        assert root.stat().st_mtime == (root / "usr").stat().st_mtime == newest == second[0]["image"][
+            "source_date_epoch"
+        ]  # fmt: skip
+
+
+@pytest.mark.parametrize("program", ["", "gzip", "xz", "zstd", "bzip2"])
+def test_an_archive_that_is_cut_short(source: Path, tmp_path: Path, program: str) -> None:
+    """Also between two members, in the end mark, and in what the program that compressed it put at the end."""
+    archive, image = tmp_path / "root.tar", tmp_path / "images/image"
+    image.parent.mkdir()
+    subprocess.run(["tar", "-b", "1", "-cf", archive, "-C", source, "."], check=True)
+    whole = archive.read_bytes()
+    assert whole.endswith(bytes(1024))
+    wheres = [len(whole) - 512, len(whole) - 1024, len(whole) // 2]
+    if program:
+        whole = subprocess.run([program, "-c", archive], capture_output=True, check=True).stdout
+        wheres = [len(whole) - 3, len(whole) // 2]
+    for where in wheres:
+        archive.write_bytes(whole[:where])
+        assert "cut short" in refused(image, src=str(archive), format="squashfs"), where
+    archive.write_bytes(whole)
+    built(image, src=str(archive), format="squashfs")
+
+
+@pytest.mark.parametrize(("program", "package"), [("zstd", "zstd"), ("xz", "xz-utils")])
+def test_the_package_of_a_missing_decompressor_is_named(
+    source: Path, tmp_path: Path, program: str, package: str
+) -> None:
+    archive, others = tmp_path / "root.tar", tmp_path / "bin"
+    subprocess.run(["tar", f"--{program}", "-cf", archive, "-C", source, "."], check=True)
+    others.mkdir()
+    for tool in Path("/usr/bin").iterdir():
+        if tool.name != program:
+            (others / tool.name).symlink_to(tool)
+    arguments = {"path": str(tmp_path / "image"), "src": str(archive), "format": "squashfs"}
+    result = run_module(MODULE, arguments, environment={"PATH": str(others)})
+    assert f"{program} is not installed on this host. It is in the package {package}" in result["msg"]
+    assert not list(tmp_path.glob("*image*"))
+
+
 def test_a_squashfs_as_source(source: Path, tmp_path: Path) -> None:
     built(tmp_path / "first", src=str(source), format="squashfs")
     result = built(tmp_path / "second", src=str(tmp_path / "first"), format="ext4", purge=["usr"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from ..errors import CowError, NotYetKnown
 from ..incus.client import Server, connect
 from ..manifest import Manifest
 from ..process import CommandFailed
-from ..tree import Tree, walk
+from ..tree import Descent, Tree, walk
 from . import purge, workshop
 from .purge import Purge
 
@@ -37,6 +38,11 @@ INCUS_ARGUMENTS: dict[str, Any] = {
 }
 """The option of modules that names something of Incus as a source."""
 _SQUASHFS = b"hsqs"
+_BLOCK, _MAGIC = 512, slice(257, 262)
+"""Of tar, and where its header has the magic (tar(5))."""
+_CUT_SHORT = ("unexpected eof", "unexpected end", "ends unexpectedly", "premature end")
+"""As tar and the programs that decompress for it say it."""
+_NO_PROGRAM = re.compile(r"tar \(child\): (\S+): Cannot exec: No such file")
 
 
 @dataclass(frozen=True)
@@ -136,15 +142,17 @@ class Archive:
         refuse_no_room(work, self.path.stat().st_size, f"What is in {self.words}")
         folder = work / "unpacked"
         folder.mkdir()
+        began_ns = folder.stat().st_mtime_ns
         argv = ["tar", "--extract", "--numeric-owner", "--preserve-permissions", "--same-owner", "--acls", "--xattrs"]
         argv += ["--xattrs-include=*", "--sparse", "--warning=no-timestamp", f"--directory={folder}"]
         try:
             workshop.tool([*argv, f"--file={self.path}"], environment={"TZ": "UTC"})
         except CommandFailed as error:
             raise CowError(_why_not_unpacked(self.path, error)) from error
+        _refuse_no_end(self.path)
         root = folder / self.inner
         _require_folder(root)
-        what.carry_out(root, walk(root))
+        what.carry_out(root, _completed(walk(root), began_ns))
         yield Visible(root, walk(root))
 
 
@@ -314,16 +322,51 @@ def _moment(entry: Any) -> tuple[int, int, int]:
     return (entry.ctime_ns, entry.inode, entry.size)
 
 
+def _completed(unpacked: Tree, began_ns: int) -> Tree:
+    """Give the folders that an archive has no members for the same attributes each time, whatever the umask.
+
+    tar makes those when it needs them, as of now. The root is one in what `docker export` writes.
+    """
+    made = {
+        entry.path for entry in unpacked.entries if entry.is_folder and began_ns <= entry.mtime_ns <= unpacked.began_ns
+    }
+    if not made:
+        return unpacked
+    newest = max((entry.mtime_ns for entry in unpacked.entries if entry.path not in made), default=0)
+    with Descent(unpacked.root) as descent:
+        for path in made:
+            folder = descent.at(path)
+            os.fchown(folder, 0, 0)
+            os.fchmod(folder, 0o755)
+            os.utime(folder, ns=(newest, newest))
+    return walk(unpacked.root, unpacked)
+
+
+def _refuse_no_end(path: Path) -> None:
+    """Refuse a tar without two blocks of zeros at its end: tar unpacks one that was cut between members in silence."""
+    with path.open("rb") as file:
+        header = file.read(_BLOCK)
+        if header[_MAGIC] != b"ustar":
+            return
+        file.seek(max(file.seek(0, os.SEEK_END) - 2 * _BLOCK, 0))
+        end = file.read()
+    if end.count(0) < 2 * _BLOCK:
+        raise CowError(
+            f"The archive {path} is cut short: the two blocks of zeros that end a tar are missing. Get it again. If "
+            f"nothing else is missing, unpack it yourself, and give the folder."
+        )
+
+
 def _why_not_unpacked(path: Path, error: CommandFailed) -> str:
     said = error.finished.stderr.strip()
-    if "Unexpected EOF" in said or "unexpected end" in said.lower():
+    if missing := _NO_PROGRAM.search(said):
+        return f"{path} cannot be decompressed: {tools.missing(missing[1])}"
+    if any(words in said.lower() for words in _CUT_SHORT):
         return f"The archive {path} is cut short: tar says {said.splitlines()[0]!r}. Get it again."
     if "contains '..'" in said:
         return f"The archive {path} has members outside of its root: tar says {said.splitlines()[0]!r}. It is not used."
     if "does not look like a tar archive" in said:
         return f"{path} is neither a tar nor a squashfs. Give one of these, or a folder."
-    if "Cannot exec" in said or "not found" in said:
-        return f"The program that decompresses {path} is not installed: tar says {said.splitlines()[0]!r}."
     return f"The archive {path} cannot be unpacked: {said}"
 
 
