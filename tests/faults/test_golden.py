@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -77,6 +79,66 @@ def test_no_space(store: Store) -> None:
     recovered(store)
     assert store.run("promote", "p", "--source", source)["current"] == 2
     assert content(store.clone("new")) == content(source)
+
+
+@pytest.mark.parametrize("kind", ["generation", "session"])
+def test_a_project_with_a_missing_marker_is_not_removed(store: Store, kind: str) -> None:
+    """Nor is what of it could be removed."""
+    source = store.begin()
+    (source / "text").write_text("second\n")
+    store.run("promote", "p", "--source", source)
+    name = "1"
+    if kind == "session":
+        store.clone(name := "alice")
+    golden.forget(store, kind, name)
+    before = store.state()
+    for check in (True, False):
+        refused = store.module("golden_cache", check, project="p", state="absent")
+        assert f"{kind} {name} has no marker" in refused["msg"]
+    assert store.state() == before
+
+
+def test_a_project_with_something_of_others_is_not_removed(store: Store) -> None:
+    """A folder or dataset that is named as a generation; and a clone of a generation elsewhere, or a mount of it."""
+    source = store.begin()
+    (source / "text").write_text("second\n")
+    store.run("promote", "p", "--source", source)
+
+    def refusal() -> str:
+        before = store.state()
+        for check in (True, False):
+            msg = store.module("golden_cache", check, project="p", state="absent")["msg"]
+        assert store.state() == before
+        return str(msg)
+
+    theirs = store.folder / "theirs"
+    if fuse := store.place.fuse:
+        fuse.run("zfs", "create", f"{store.location}/p/generations/7")
+        assert "generations/7 has no marker" in refusal()
+        fuse.run("zfs", "destroy", f"{store.location}/p/generations/7")
+        fuse.run("zfs", "clone", f"{store.location}/p/generations/2@golden-2", f"{store.location}/theirs")
+        assert f"{store.location}/theirs depends on it" in refusal()
+        fuse.run("zfs", "destroy", f"{store.location}/theirs")
+    else:
+        for made in ("generations/7", "generations/07", "sessions/x"):
+            folder = Path(store.location, "p", made)
+            folder.mkdir()
+            (folder / "file").touch()
+            assert "has no marker or was not made by" in refusal()
+            assert (folder / "file").exists()
+            (folder / "file").unlink()
+            folder.rmdir()
+        for made in ("generations/7", "sessions/x", "markers/note", "note"):
+            file = Path(store.location, "p", made)
+            file.touch()
+            assert f"{file} has no marker or was not made by" in refusal()
+            file.unlink()
+        theirs.mkdir()
+        subprocess.run(["mount", "--bind", Path(store.location, "p/generations/2"), theirs], check=True)
+        assert f"mounted at {theirs}" in refusal()
+        subprocess.run(["umount", theirs], check=True)
+    assert store.module("golden_cache", project="p", state="absent")["changed"]
+    assert store.run("list")["projects"] == []
 
 
 def test_missing_markers_are_reported(store: Store) -> None:

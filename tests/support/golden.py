@@ -64,12 +64,15 @@ class Store(golden_trees.Store):
         return four_runs(name, self._args(args), state=self.state, within=self.within)
 
     def state(self) -> Any:
-        """All that is there but locks, by other means than those of the code under test."""
+        """All that is there but locks, and what is mounted; by other means than those of the code under test."""
+        return self.mount_points(), self._stored()
+
+    def _stored(self) -> Any:
         if self.place.fuse:
-            return [
-                self.place.fuse.run("zfs", "list", "-H", "-r", "-t", "all", "-o", "name,origin,mountpoint", pool)
-                for pool in [self.location.partition("/")[0]]
-            ]
+            pool = self.location.partition("/")[0]
+            listed = self.place.fuse.run("zfs", "list", "-H", "-r", "-t", "all", "-o", "name,origin,mountpoint", pool)
+            own = self.place.fuse.run("zfs", "get", "-H", "-r", "-s", "local", "-o", "name,property,value", "all", pool)
+            return listed, own
         top = Path(self.location)
         return sorted(
             (str(path), path.lstat().st_mode, path.lstat().st_ino, path.lstat().st_ctime_ns)

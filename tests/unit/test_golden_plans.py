@@ -123,6 +123,18 @@ def test_steps_for_a_project(found: FoundCache, wanted: WantedCache, steps: list
         (replace(ONE, foreign=("/srv/golden/p/x",)), WantedCache("p", present=False), Refusal, "/srv/golden/p/x"),
         (
             project(2, generation(1, UNMARKED), generation(2)),
+            WantedCache("p", present=False),
+            Refusal,
+            "generation 1 has no marker",
+        ),
+        (
+            replace(ONE, sessions=(session("a", None, UNMARKED),)),
+            WantedCache("p", present=False),
+            Refusal,
+            "session a has no marker",
+        ),
+        (
+            project(2, generation(1, UNMARKED), generation(2)),
             WantedCache("p", present=False, generation=1),
             Refusal,
             "has no marker",

@@ -79,6 +79,9 @@ class Backend(Protocol):
     def point(self, project: str, number: int) -> None:
         """Make it the current one, durably and at once."""
 
+    def require_free_generation(self, project: Project, number: int) -> None:
+        """Refuse, InUse, while something that is not ours needs the generation. Changes nothing."""
+
     def remove_generation(self, project: Project, number: int) -> None:
         """Remove a generation that has no sessions, or an unfinished one; others keep what they need of it."""
 

@@ -281,6 +281,10 @@ class Datasets:
     def rebase(self, project: str, number: int, session: Session) -> None:
         """Nothing is left to do: the session is a clone of the snapshot that was taken of it."""
 
+    def require_free_generation(self, project: Project, number: int) -> None:
+        """See that neither a snapshot of it nor a clone is of others."""
+        self._require_free_of_others(self._require(project.name), number)
+
     def remove_generation(self, project: Project, number: int) -> None:
         """Hand the snapshots of others back, then destroy the dataset and its own snapshot, or what is left of them."""
         inventory = self._require(project.name)

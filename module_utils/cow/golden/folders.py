@@ -10,6 +10,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -38,8 +39,12 @@ OWN = ".cowherd"
 _PLACES = ("generations", "sessions", "markers")
 _PROJECT = "project.json"
 _CURRENT = "current"
+_CURRENT_DRAFT = f".{_CURRENT}.draft"
+_NUMBER = re.compile(r"[1-9][0-9]{0,17}")
+_MARKER = re.compile(r"(generation)-([1-9][0-9]{0,17})|(session)-(.+)")
 _REMOVAL = ".removal"
 """What a marker ends in whose tree is about to go from a full disk."""
+_DRAFT = re.compile(r"\..+\.draft")
 _TORN_AT_MOST = 100
 
 
@@ -128,10 +133,13 @@ class Folders:
         base = self._base(project.name)
         if project.foreign:
             raise InUse(f"{project.foreign[0]} was not made by Cowherd and stays, and so does {base}. Move it away.")
-        (base / _CURRENT).unlink(missing_ok=True)
+        for link in (_CURRENT, _CURRENT_DRAFT):
+            (base / link).unlink(missing_ok=True)
         for place in ("generations", "sessions"):
             with contextlib.suppress(FileNotFoundError):
                 (base / place).rmdir()
+        for draft in (base / "markers").glob(".*.draft"):  # of runs that were killed
+            draft.unlink()
         durable.remove(base / "markers" / _PROJECT)
         (base / "markers").rmdir()
         base.rmdir()
@@ -165,10 +173,14 @@ class Folders:
         """Note that the session is what the generation was made from."""
         self._mark(project, "session", session.name, {**self._session_marker(session), "generation": number})
 
+    def require_free_generation(self, project: Project, number: int) -> None:
+        """See that nothing is mounted in it, and that it is not mounted elsewhere."""
+        self._require_unmounted(self._generation(project.name, number))
+
     def remove_generation(self, project: Project, number: int) -> None:
         """Remove the tree, then the marker."""
         tree = self._generation(project.name, number)
-        self._require_unmounted(tree)
+        self.require_free_generation(project, number)
         marker = self._marker(project.name, "generation", str(number))
         self._mark_removal(project.name, "generation", str(number), marker)
         self._remove_tree(tree)
@@ -325,17 +337,23 @@ class Folders:
     def _read(self, project: str, current: int | None) -> Project:
         base = self._base(project)
         # Markers before trees: a tree is made after its marker, and goes before it.
-        names = [name for name in _names_in(base / "markers") if not name.startswith(".")]
-        marked = {name.removesuffix(".json").removesuffix(_REMOVAL) for name in names}
+        named = {name: name.removesuffix(".json").removesuffix(_REMOVAL) for name in _names_in(base / "markers")}
+        marked = [match for name in named.values() if (match := _MARKER.fullmatch(name))]
         trees = {place: _names_in(base / place) for place in ("generations", "sessions")}
-        numbers = {name for name in trees["generations"] if name.isdigit()}
-        generations = numbers | {name.removeprefix("generation-") for name in marked if name.startswith("generation-")}
-        sessions = {*trees["sessions"]} | {
-            name.removeprefix("session-") for name in marked if name.startswith("session-")
+        generations = {match[2] for match in marked if match[1]} | {
+            name for name in trees["generations"] if _NUMBER.fullmatch(name) and (base / "generations" / name).is_dir()
         }
-        known = {*_PLACES, _CURRENT, f".{_CURRENT}.draft"}
-        foreign = [str(base / name) for name in _names_in(base) if name not in known]
-        foreign += [str(base / "generations" / name) for name in trees["generations"] if name not in numbers]
+        sessions = {match[4] for match in marked if match[3]} | {
+            name for name in trees["sessions"] if (base / "sessions" / name).is_dir()
+        }
+        foreign = [base / name for name in _names_in(base) if name not in (*_PLACES, _CURRENT, _CURRENT_DRAFT)]
+        foreign += [base / "generations" / name for name in trees["generations"] if name not in generations]
+        foreign += [base / "sessions" / name for name in trees["sessions"] if name not in sessions]
+        foreign += [
+            base / "markers" / name
+            for name, bare in named.items()
+            if name != _PROJECT and not _MARKER.fullmatch(bare) and not _DRAFT.fullmatch(name)
+        ]
         table = mounts.every()
         return Project(
             name=project,
@@ -348,7 +366,7 @@ class Folders:
             sessions=tuple(
                 each for each in (self._read_session(project, name, table) for name in sorted(sessions)) if each
             ),
-            foreign=tuple(foreign),
+            foreign=tuple(str(path) for path in foreign if os.path.lexists(path)),
         )
 
     def _read_generation(self, project: str, number: int) -> Generation | None:

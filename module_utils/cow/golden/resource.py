@@ -19,7 +19,6 @@ from .store import (
     Source,
     Store,
     require_free_path,
-    require_no_sessions,
     require_removable,
     require_room,
     superseded,
@@ -223,12 +222,7 @@ def _removal(project: Project | None, wanted: WantedCache, store: Store) -> Plan
             permit="state",
         )
         return Plan(steps=(step,), facts=facts)
-    require_no_sessions(project, project.sessions)
-    if project.foreign:
-        raise Refusal(
-            f"Project {project.name} cannot be removed: {names.shortened(project.foreign)} was not made by Cowherd. "
-            f"Move it away first."
-        )
+    store.require_project_removable(project)
     return Plan(
         steps=(
             Step(

@@ -173,10 +173,21 @@ class Store:
         """Remove all generations and the place of a project that has no sessions."""
         with self._generations_lock(project), self.backend.locked(project, "sessions"):
             found = self.project(project)
-            require_no_sessions(found, found.sessions)
+            self.require_project_removable(found)
             for generation in sorted(found.generations, key=lambda each: each.number):
                 self.backend.remove_generation(self.project(project), generation.number)
             self.backend.remove_project(self.project(project))
+
+    def require_project_removable(self, project: Project) -> None:
+        """Refuse to remove a project that has sessions, or in which there is what is not known to be ours."""
+        require_no_sessions(project, tuple(each for each in project.sessions if each.state != UNMARKED))
+        if unknown := (*unmarked(project), *project.foreign):
+            raise Refusal(
+                f"Project {project.name} cannot be removed: {names.shortened(unknown)} has no marker or was not made "
+                f"by Cowherd, so whether it is needed cannot be told. Look at it, and move or remove it by hand."
+            )
+        for generation in project.generations:
+            self.backend.require_free_generation(project, generation.number)
 
     def tree(self, project: str, source: Source) -> Path:
         """Where the files of a source are; refuses a session whose files cannot be seen."""
@@ -296,6 +307,14 @@ def unfinished(project: Project) -> tuple[Generation, ...]:
         each
         for each in project.generations
         if each.number != project.current and each.state in (BUILDING, REMOVING, GONE)
+    )
+
+
+def unmarked(project: Project) -> tuple[str, ...]:
+    """Return the sessions and generations, in words, of which it cannot be told whose they are."""
+    return (
+        *(f"session {each.name}" for each in project.sessions if each.state == UNMARKED),
+        *(f"generation {each.number}" for each in project.generations if each.state == UNMARKED),
     )
 
 
