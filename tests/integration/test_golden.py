@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -163,6 +164,65 @@ def test_a_session_in_use_is_not_destroyed(store: Store) -> None:
         user.communicate(b"\n")
     store.run("destroy", "p", "alice")
     assert not store.seen(store.path("alice")).exists()
+    assert store.project()["sessions"] == []
+
+
+def test_a_session_without_a_mount_in_use_is_not_destroyed(store: Store) -> None:
+    store.begin()
+    path = store.run("clone", "p", "alice")["path"]
+    for use in (f"cd {path}/folder", f"exec 3<{path}/text"):
+        with subprocess.Popen(
+            [*store.within, "sh", "-c", f"{use} && echo in && read line"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        ) as user:
+            assert user.stdout
+            user.stdout.readline()
+            before = store.state()
+            refused = store.run("destroy", "p", "alice", status=5)
+            assert refused["error"] == "in-use"
+            if not store.place.fuse:
+                assert f"by sh (process {user.pid})" in refused["msg"]
+            assert store.state() == before
+            user.communicate(b"\n")
+    store.run("destroy", "p", "alice")
+    assert not store.seen(path).exists()
+
+
+def test_a_refused_destroy_leaves_the_session_mounted(store: Store) -> None:
+    """A snapshot, a dataset or a clone of others on ZFS; a second mount of the folder, or one in it, elsewhere."""
+    store.begin()
+    alice = store.clone("alice")
+
+    def refusal() -> str:
+        before = store.state()
+        msg = store.module("golden_session", True, project="p", name="alice", state="absent")["msg"]
+        assert store.run("destroy", "p", "alice", status=5)["msg"] == msg
+        assert (store.state(), (alice / "text").exists()) == (before, True)
+        return str(msg)
+
+    if fuse := store.place.fuse:
+        dataset = f"{store.location}/p/sessions/alice"
+        for made in (f"{dataset}@theirs", f"{dataset}/theirs"):
+            fuse.run("zfs", *(["snapshot"] if "@" in made else ["create", "-o", "mountpoint=none"]), made)
+            assert f"{made} was not made by Cowherd" in refusal()
+            fuse.run("zfs", "destroy", made)
+        killed = itertools.takewhile(
+            lambda change: "zfs promote" not in store.execute("promote", "p", "alice", killed_before=change).stderr,
+            itertools.count(1),
+        )
+        for _ in killed:
+            store.run("gc", "--grace", 0)
+        assert f"{store.location}/p/generations/2 came from {dataset}@golden-2" in refusal()
+        store.run("gc", "--grace", 0)
+    else:
+        tree, other = Path(store.location, "p/sessions/alice"), store.folder / "other"
+        other.mkdir()
+        for made, on in ((tree, other), (other, tree / "folder/deep")):
+            subprocess.run(["mount", "--bind", made, on], check=True)
+            assert f"mounted at {on}" in refusal()
+            subprocess.run(["umount", on], check=True)
+    store.run("destroy", "p", "alice")
     assert store.project()["sessions"] == []
 
 

@@ -106,5 +106,8 @@ class Backend(Protocol):
     def unmount(self, project: str, session: Session) -> None:
         """Have it seen there no longer; InUse when it is in use."""
 
+    def require_free_session(self, project: str, session: Session) -> None:
+        """Refuse, InUse, what would keep a session from being removed, but for what uses its mount. Changes nothing."""
+
     def remove_session(self, project: str, session: Session) -> None:
         """Remove a session that is not mounted, also a half-made one."""

@@ -346,18 +346,16 @@ class Datasets:
         """Unmount the clone."""
         self._unmount(self._session_dataset(project, session.name), Path(session.path))
 
+    def require_free_session(self, project: str, session: Session) -> None:
+        """See that nothing is below it but snapshots of ours, and that nothing is a clone of those."""
+        self._removable_snapshots(self._require(project), session)
+
     def remove_session(self, project: str, session: Session) -> None:
         """Destroy the clone, and before it the snapshot that an interrupted promotion left."""
         inventory = self._require(project)
-        name = inventory.sessions[session.name]
-        own = {each: number for number, each in inventory.snapshots.items()}
-        for snapshot in inventory.snapshots_on(name):
-            if snapshot not in own:
-                raise InUse(f"{snapshot} was not made by Cowherd. Destroy it first, or keep the session.")
-            if clones := self.tool.clones(snapshot):
-                raise InUse(f"{', '.join(clones)} came from {snapshot}. Run `cow-session gc {project}` first.")
+        for snapshot in self._removable_snapshots(inventory, session):
             self._destroy_snapshot(snapshot)
-        self._destroy(name)
+        self._destroy(inventory.sessions[session.name])
 
     # What differs between file systems and volumes.
 
@@ -448,6 +446,18 @@ class Datasets:
         )
 
     # Removal.
+
+    def _removable_snapshots(self, inventory: Inventory, session: Session) -> list[str]:
+        name = inventory.sessions[session.name]
+        snapshots = inventory.snapshots_on(name)
+        below = [each for each in inventory.found if each.startswith(f"{name}/")]
+        if others := [*(each for each in snapshots if each not in inventory.snapshots.values()), *below]:
+            raise InUse(f"{', '.join(others)} was not made by Cowherd. Destroy it first, or keep the session.")
+        for snapshot in snapshots:
+            if clones := self.tool.clones(snapshot):
+                project = inventory.base.rpartition("/")[2]
+                raise InUse(f"{', '.join(clones)} came from {snapshot}. Run `cow-session gc {project}` first.")
+        return snapshots
 
     def _require_free_of_others(self, inventory: Inventory, number: int) -> None:
         """Refuse while something that is not ours depends on a generation, before anything is changed."""

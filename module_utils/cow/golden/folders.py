@@ -183,8 +183,7 @@ class Folders:
         self.require_free_generation(project, number)
         marker = self._marker(project.name, "generation", str(number))
         self._mark_removal(project.name, "generation", str(number), marker)
-        self._remove_tree(tree)
-        self._unmark(project.name, "generation", str(number))
+        self._remove(project.name, "generation", str(number), tree)
 
     def claim(self, project: str, number: int, session: Session) -> None:
         """Write the marker, by which the generation stays."""
@@ -230,14 +229,23 @@ class Folders:
                 raise InUse(f"Session {session.name} is in use at {path}: {said} End what uses it.") from failure
         self._require_unmounted(tree)
 
+    def require_free_session(self, project: str, session: Session) -> None:
+        """See that nothing but its own mount shows the folder or is in it, and that no process is."""
+        from ..processes import within  # noqa: PLC0415
+
+        tree, path = self._session_folder(project, session.name), Path(session.path)
+        bound = session.mounted and tree != path
+        self._require_unmounted(tree, besides=path if bound else None)
+        if users := within(tree):
+            raise InUse(f"Session {session.name} is in use at {tree} by {', '.join(users)}. End what uses it.")
+
     def remove_session(self, project: str, session: Session) -> None:
         """Remove the tree, then the marker."""
         tree = self._session_folder(project, session.name)
         self._require_unmounted(tree)
         noted = {**self._session_marker(session), "generation": session.generation}
         self._mark_removal(project, "session", session.name, noted)
-        self._remove_tree(tree)
-        self._unmark(project, "session", session.name)
+        self._remove(project, "session", session.name, tree)
 
     # What each technology does in its way.
 
@@ -251,14 +259,11 @@ class Folders:
         self._sync(tree)
 
     def _remove_tree(self, tree: Path) -> None:
-        from shutil import rmtree  # noqa: PLC0415
-
-        with contextlib.suppress(FileNotFoundError):
-            try:
-                rmtree(tree)
-            except PermissionError:
-                _unblock(tree)
-                rmtree(tree)
+        try:
+            _remove_folder(tree)
+        except PermissionError:
+            _unblock(tree)
+            _remove_folder(tree)
 
     def _sync(self, tree: Path) -> None:
         from ..kernel import sync_file_system  # noqa: PLC0415
@@ -298,6 +303,13 @@ class Folders:
 
     def _mark(self, project: str, kind: str, name: str, noted: Mapping[str, Any]) -> None:
         durable.write(self._marker_path(project, kind, name), _json(noted))
+
+    def _remove(self, project: str, kind: str, name: str, tree: Path) -> None:
+        """Remove a tree whose removal is noted, then its marker: nothing is left that has none."""
+        self._remove_tree(tree)
+        if os.path.lexists(tree):
+            raise InUse(f"{tree} is not gone, so something uses or replaced it. Look at it, and end what uses it.")
+        self._unmark(project, kind, name)
 
     def _mark_removal(self, project: str, kind: str, name: str, noted: Mapping[str, Any]) -> None:
         """Note that the tree is about to go. A full disk has no room for a new marker, and has to become less full."""
@@ -411,12 +423,16 @@ class Folders:
                     f"{base} exists and was not made by Cowherd: it holds {entry.name}. Choose another project."
                 )
 
-    def _require_unmounted(self, tree: Path) -> None:
+    def _require_unmounted(self, tree: Path, *, besides: Path | None = None) -> None:
+        """Refuse a folder that is mounted somewhere, or has a mount in it; but for one mount at `besides`."""
         if not tree.is_dir():
             return
-        points = [str(mount.mount_point) for mount in mounts.showing(tree)]
+        points = [mount.mount_point for mount in mounts.showing(tree)]
+        if besides in points:
+            points.remove(besides)
         if points:
-            raise InUse(f"{tree} is in use by what is mounted at {', '.join(points)}. Unmount that first.")
+            listed = ", ".join(map(str, points))
+            raise InUse(f"{tree} is in use by what is mounted at {listed}. Unmount that first.")
 
 
 def _is_bound(tree: Path, path: Path, table: tuple[mounts.Mount, ...]) -> bool:
@@ -425,6 +441,17 @@ def _is_bound(tree: Path, path: Path, table: tuple[mounts.Mount, ...]) -> bool:
         return False
     own = mounts.under(tree)
     return here[-1].device == own.device and here[-1].root == own.inside(tree.resolve())
+
+
+def _remove_folder(folder: Path) -> None:
+    """Remove a folder, also while somebody removes files in it, at which rmtree ends before Python 3.13."""
+    from shutil import rmtree  # noqa: PLC0415
+
+    for _ in range(_TORN_AT_MOST):
+        if not os.path.lexists(folder):
+            break
+        with contextlib.suppress(FileNotFoundError):
+            rmtree(folder)
 
 
 def _unblock(tree: Path) -> None:

@@ -29,8 +29,8 @@ _WHEN = (1980, 1, 1, 0, 0, 0)
 _ENTRY_POINTS = (cli, collect, datasets, extents, fingerprint, folders, resource, stores, subvolumes, views, volumes)
 """With all that they import, these are the program."""
 _PARTS = (
-    "", "btrfs", "durable", "errors", "kernel", "lock", "manifest", "mounts", "names", "plan", "process", "reflink",
-    "size", "tree", "treecopy", "zfs",
+    "", "btrfs", "durable", "errors", "kernel", "lock", "manifest", "mounts", "names", "plan", "process", "processes",
+    "reflink", "size", "tree", "treecopy", "zfs",
     "golden", "golden.backend", "golden.cli", "golden.collect", "golden.datasets", "golden.extents",
     "golden.fingerprint", "golden.folders", "golden.model", "golden.refusals", "golden.resource", "golden.store",
     "golden.stores", "golden.subvolumes", "golden.views", "golden.volumes",

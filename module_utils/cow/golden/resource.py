@@ -277,6 +277,7 @@ def _mount(session: Session, wanted: WantedSession, store: Store) -> Step:
 
 
 def _destruction(wanted: WantedSession, session: Session, store: Store) -> Step:
+    store.require_destroyable(wanted.project, session)
     return Step(
         title=f"destroy session {session.name} of {wanted.project}",
         run=lambda: store.destroy(wanted.project, session.name),

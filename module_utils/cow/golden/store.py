@@ -116,13 +116,7 @@ class Store:
     def destroy(self, project: str, name: str) -> None:
         """Unmount a session and destroy it. Nothing is changed when its mount is in use."""
         with self._session_lock(project, name):
-            session = self.session(project, name)
-            if session.state == UNMARKED:
-                raise Refusal(
-                    f"{name} of {project} has no marker, so whether it is a session of ours cannot be told. "
-                    f"Look at it, and remove it by hand if nobody needs it."
-                )
-            self._destroy(project, session)
+            self._destroy(project, self.session(project, name))
 
     def discard(self, project: str, name: str, state: str) -> None:
         """Destroy a session that a run left in this state; one that a run is still at is refused at once."""
@@ -250,10 +244,26 @@ class Store:
                 f"Stop what writes to it, and start again; the current generation is as it was."
             )
 
+    def require_destroyable(self, project: str, session: Session) -> None:
+        """Refuse to destroy a session that is not known to be ours, or that something else needs."""
+        if session.state == UNMARKED:
+            raise Refusal(
+                f"{session.name} of {project} has no marker, so whether it is a session of ours cannot be told. "
+                f"Look at it, and remove it by hand if nobody needs it."
+            )
+        self.backend.require_free_session(project, session)
+
     def _destroy(self, project: str, session: Session) -> None:
+        self.require_destroyable(project, session)
         if session.mounted:
             self.backend.unmount(project, session)
-        self.backend.remove_session(project, session)
+        try:
+            self.backend.remove_session(project, session)
+        except InUse:
+            with contextlib.suppress(CowError, OSError):
+                if session.mounted and self.session(project, session.name).state == session.state:
+                    self.backend.mount(project, session)
+            raise
         if session.made_folder:
             with contextlib.suppress(OSError):
                 Path(session.path).rmdir()
