@@ -62,6 +62,29 @@ def test_clones_during_a_promotion(store: Store) -> None:
     assert store.current() == 2
 
 
+@pytest.mark.parametrize("dry_run", [[], ["--dry-run"]])
+def test_garbage_collection_during_a_promotion(store: Store, dry_run: list[str]) -> None:
+    """What is being made is neither removed nor a failure."""
+    source = store.begin()
+    for text in ("second\n", "third\n"):
+        (source / "text").write_text(text)
+        golden_trees.keep_whole_seconds(source)
+        with store.stopped("promote", "p", "--source", source, before=4 if store.place.fuse else 6):
+            states = {each["number"]: each["state"] for each in store.project()["generations"]}
+            assert states.pop(max(states)) == "building"
+            report = store.run("gc", "--grace", 0, "--keep", 1, *dry_run)
+            assert not report.get("removed", report.get("would_remove"))
+            assert report["failed"] == []
+            reported = {each["what"]: each["why"] for each in report["reported"]}
+            assert list(reported) == [
+                f"generation {len(states) + 1} of p (building)",
+                *(f"generation {number} of p (superseded)" for number in list(states)[:-1]),
+            ]
+            assert "another run is changing" in reported[f"generation {len(states) + 1} of p (building)"]
+    assert store.current() == 3
+    assert content(store.clone("new")) == content(source)
+
+
 def test_no_space(store: Store) -> None:
     """The last bytes are taken: what was promised stays, new sessions are refused, and it works again with space."""
     source = store.begin()

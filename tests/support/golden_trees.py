@@ -8,8 +8,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,17 +57,37 @@ class Store:
 
     def execute(self, *argv: str | Path | int, killed_before: int = 0) -> subprocess.CompletedProcess[str]:
         """Run cow-session, and kill it before a change when one is given, counted from 1; see `killed`."""
-        own = len(self.within)
-        command = self.command(*argv)
-        killer = [sys.executable, "-P", killed.__file__, str(killed_before)] if killed_before else []
         return subprocess.run(
-            [*command[:own], *killer, *command[own:]],
+            self._killed(str(killed_before), *argv) if killed_before else self.command(*argv),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             timeout=120,
             check=False,
         )
+
+    @contextmanager
+    def stopped(self, *argv: str | Path | int, before: int) -> Iterator[None]:
+        """Run cow-session, stopped before a change during the block; it continues then, and comes to its end."""
+        with subprocess.Popen(
+            self._killed(f"{before}:SIGSTOP", *argv),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        ) as run:
+            assert run.stderr
+            try:
+                assert run.stderr.read(1), "it made fewer changes"
+                yield
+            finally:
+                os.killpg(run.pid, signal.SIGCONT)
+            printed, said = run.communicate(timeout=120)
+            assert run.returncode == 0, (printed, said)
+
+    def _killed(self, before: str, *argv: str | Path | int) -> list[str]:
+        own, command = len(self.within), self.command(*argv)
+        return [*command[:own], sys.executable, "-P", killed.__file__, before, *command[own:]]
 
     def begin(self, project: str = "p") -> Path:
         """Make generation 1 of a project; returns the folder that it was made from."""

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .. import names
-from ..errors import CowError
+from ..errors import Busy, CowError
 from .model import COMPLETE, GONE, UNMARKED, Generation, Project, Session
 from .store import Store, superseded, unfinished
 
 GRACE = 3600
+_CHANGING = "another run is changing the generations of the project, as a promotion does; it is left for the next time"
 
 
 @dataclass(frozen=True)
@@ -42,32 +43,36 @@ def collect(store: Store, project: str | None, *, keep: int, grace: int, dry_run
     failed: list[dict[str, str]] = []
     for name in wanted:
         try:
-            findings = look(store, store.project(name), keep=keep, grace=grace)
+            findings = look(store, store.project(name), keep=keep, grace=grace, changing=store.is_changing(name))
         except (CowError, OSError) as error:
             failed.append({"what": f"project {name}", "msg": str(error)})
             continue
-        reported += [{"what": what, "why": why} for what, why in findings.reported]
-        done, not_done = ([item.what for item in findings.items], []) if dry_run else _remove(findings.items)
+        done = [item.what for item in findings.items] if dry_run else []
+        kept, not_done = ([], []) if dry_run else _remove(findings.items, done)
+        reported += [{"what": what, "why": why} for what, why in (*findings.reported, *kept)]
         removed += done
         failed += not_done
     done_as = "would_remove" if dry_run else "removed"
     return {"dry_run": dry_run, done_as: removed, "reported": reported, "failed": failed}
 
 
-def look(store: Store, project: Project, *, keep: int, grace: int) -> Findings:
-    """Decide what of a project is to be removed."""
+def look(store: Store, project: Project, *, keep: int, grace: int, changing: bool = False) -> Findings:
+    """Decide what of a project is to be removed; of generations nothing while another run is changing them."""
     old_enough = store.clock() - grace
     sessions = [each for each in project.sessions if each.state not in (COMPLETE, UNMARKED)]
     ready = [each for each in sessions if not (each.mounted and each.state != GONE) and each.created <= old_enough]
     generations = [
         each for each in superseded(project, keep) if each.record and _superseded_at(project, each) <= old_enough
     ]
-    items = (
-        *(_session_item(store, project, each) for each in ready),
+    of_sessions = tuple(_session_item(store, project, each) for each in ready)
+    of_generations = (
         *(_generation_item(store, project, each, each.state) for each in unfinished(project)),
         *(_generation_item(store, project, each, "superseded") for each in generations),
     )
-    return Findings(items, tuple(_reported(project, [each for each in sessions if each not in ready])))
+    reported = _reported(project, [each for each in sessions if each not in ready])
+    if changing:
+        return Findings(of_sessions, (*((item.what, _CHANGING) for item in of_generations), *reported))
+    return Findings((*of_sessions, *of_generations), tuple(reported))
 
 
 def _superseded_at(project: Project, generation: Generation) -> int:
@@ -104,13 +109,16 @@ def _reported(project: Project, young: Sequence[Session]) -> list[tuple[str, str
     ]
 
 
-def _remove(items: Sequence[Item]) -> tuple[list[str], list[dict[str, str]]]:
-    removed, failed = [], []
+def _remove(items: Sequence[Item], removed: list[str]) -> tuple[list[tuple[str, str]], list[dict[str, str]]]:
+    """Remove all, and note what was in `removed`; returns what another run is at meanwhile, and what failed."""
+    kept, failed = [], []
     for item in items:
         try:
             item.remove()
+        except Busy as error:
+            kept.append((item.what, str(error)))
         except (CowError, OSError) as error:
             failed.append({"what": item.what, "msg": str(error)})
         else:
             removed.append(item.what)
-    return removed, failed
+    return kept, failed

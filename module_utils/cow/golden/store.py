@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .. import mounts, names
-from ..errors import CowError
+from ..errors import Busy, CowError
 from ..size import Size
 from .backend import Backend
 from .model import BUILDING, COMPLETE, GONE, MAKING, REMOVING, UNMARKED, Generation, Project, Record, Room, Session
@@ -132,6 +132,14 @@ class Store:
         with self._generations_lock(project):
             if self.backend.read(project) is None:
                 self.backend.create_project(project)
+
+    def is_changing(self, project: str) -> bool:
+        """Say whether another run is changing the generations of a project now."""
+        try:
+            with self._generations_lock(project, 0):
+                return False
+        except Busy:
+            return True
 
     def promote(self, project: str, number: int, source: Source, fingerprint: str) -> None:
         """Make `number` of a source, and make it current; the project is as it was when that number was planned.
@@ -286,7 +294,7 @@ class Store:
 
 def _require_still(what: str, state: str, expected: str) -> None:
     if state != expected:
-        raise InUse(f"{what} is {state} now and was {expected} before: another run is at it. Start again.")
+        raise Busy(f"{what} is {state} now and was {expected} before: another run is at it. Start again.")
 
 
 def to_clone(project: Project, number: int | None) -> Generation:
