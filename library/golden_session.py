@@ -37,6 +37,7 @@ options:
   path:
     description:
       - Absolute path at which the tree is to be seen. There is nothing yet, or an empty folder.
+        Symbolic links that lead to it are followed, and the path without them is the one that is returned.
       - Without this option, a new session is seen in the store where that is a folder, else under
         C(/var/lib/cowherd/sessions);
         an existing one stays where it is.

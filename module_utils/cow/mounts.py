@@ -70,6 +70,11 @@ def showing(path: Path) -> tuple[Mount, ...]:
     )
 
 
+def point(path: Path) -> Path:
+    """Where the table has what is mounted at `path`, which need not exist: without symlinks in what leads to it."""
+    return Path(os.path.realpath(path.parent), path.name)
+
+
 def tells_kinds(folder: Path) -> bool | None:
     """Say whether the file system tells the kind of each entry as it lists a folder (d_type of readdir(3)).
 

@@ -317,13 +317,52 @@ def test_the_backend_is_as_expected_or_it_is_an_error(store: Store) -> None:
 
 
 def test_a_store_keeps_its_backend(store: Store) -> None:
-    store.begin()
+    source = store.begin()
     found = store.module("golden_cache_info", sizes=False, backend="auto")
     assert found["backend"] == store.place.backend
     assert "begun with it" in found["why"]
-    other = "copy" if store.place.backend != "copy" else "btrfs"
-    if store.place.backend != "zfs":
-        assert "was begun with" in store.module("golden_cache_info", backend=other)["msg"]
+    before = store.state()
+    other = {"zfs": "zvol", "copy": "btrfs"}.get(store.backend, "copy")
+    assert f"was begun with the backend {store.backend}" in store.module("golden_cache_info", backend=other)["msg"]
+    asked = [
+        each.replace(f"={store.backend}", f"={other}") for each in store.command("promote", "p", "--source", source)
+    ]
+    refused = subprocess.run(asked, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=False)
+    assert f"was begun with the backend {store.backend}" in json.loads(refused.stdout)["msg"]
+    assert store.state() == before
+
+
+def test_a_current_generation_without_a_marker_is_not_used(store: Store) -> None:
+    store.begin()
+    golden.forget(store, "generation", "1")
+    before = store.state()
+    assert "Its state is unmarked" in store.run("clone", "p", "alice", "--at", store.path("alice"), status=3)["msg"]
+    refused = store.module("golden_session", project="p", name="alice", path=store.path("alice"))
+    assert "Its state is unmarked" in refused["msg"]
+    assert store.state() == before
+
+
+def test_a_path_below_a_symlink(store: Store) -> None:
+    source = store.begin()
+    (store.folder / "data").mkdir()
+    (store.folder / "home").symlink_to("data")
+    asked, real = store.folder / "home" / "in" / "alice", store.folder / "data" / "in" / "alice"
+    made = store.run("clone", "p", "alice", "--at", asked)
+    assert (made["path"], made["mounted"]) == (str(real), True)
+    assert [each["mounted"] for each in store.project()["sessions"]] == [True]
+    again = store.module("golden_session", project="p", name="alice", path=asked)
+    assert (again["changed"], again["path"]) == (False, str(real))
+    store.run("mount", "p", "alice")
+    (store.seen(real) / "new").touch()
+    assert store.run("promote", "p", "alice")["current"] == 2
+    store.unmount_all()
+    store.run("mount")
+    assert (store.seen(real) / "new").exists()
+    store.run("destroy", "p", "alice")
+    assert not store.seen(real).exists()
+    made = store.module("golden_session", project="p", name="bob", path=asked)
+    assert made["path"] == str(real)
+    assert content(store.seen(real)).keys() == content(source).keys() | {"new"}
 
 
 def test_what_is_not_ours_is_left_alone(store: Store) -> None:

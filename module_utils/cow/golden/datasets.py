@@ -167,13 +167,17 @@ class Datasets:
         )
 
     def read_current(self, project: str) -> tuple[int, Room] | None:
-        """Read the pointer and the room in one go."""
+        """Read the pointer and the room in one go, and whether what it points to is complete."""
         base, pool = self._base(project), self._pool
         found = self.tool.read([base, pool], [_KIND, _CURRENT, "used", "available"])
         inventory = Inventory(base, found)
-        if not inventory.own(base, "project") or not inventory.number(base, _CURRENT):
+        if not inventory.own(base, "project") or not (current := inventory.number(base, _CURRENT)):
             return None
-        return inventory.number(base, _CURRENT), _room(found[pool], found[base])
+        name = self._generation(project, current)
+        pointed = Inventory(base, self.tool.read([name], [_KIND, _STATE]))
+        if not pointed.own(name, "generation") or pointed.value(name, _STATE) != COMPLETE:
+            return None
+        return current, _room(found[pool], found[base])
 
     def room(self, project: str) -> Room:
         """Read what the pool has, and what of it is left for the project."""
@@ -336,7 +340,7 @@ class Datasets:
 
     def default_path(self, project: str, session: str) -> str:
         """Where a session is seen that names no path; other stores may have sessions of the same name."""
-        return str(SESSIONS / self.location.replace("/", "_") / project / session)
+        return str(mounts.point(SESSIONS / self.location.replace("/", "_") / project / session))
 
     def mount(self, project: str, session: Session) -> None:
         """Mount the clone."""

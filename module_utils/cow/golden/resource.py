@@ -21,6 +21,7 @@ from .store import (
     require_free_path,
     require_removable,
     require_room,
+    session_path,
     superseded,
     to_clone,
     unfinished,
@@ -136,7 +137,7 @@ class WantedSession:
             project=names.golden_project(params["project"]),
             name=names.session(params["name"]),
             present=params["state"] == "present",
-            path=names.absolute_path(params["path"]) if params["path"] else None,
+            path=session_path(params["path"]) if params["path"] else None,
             generation=params["generation"],
             reserve=params["reserve"],
         )

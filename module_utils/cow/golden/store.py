@@ -211,7 +211,7 @@ class Store:
 
     def planned_path(self, project: str, name: str, path: str | None) -> str:
         """Where a session is to be seen: where it was asked for, or where the backend puts it."""
-        return names.absolute_path(path) if path else self.backend.default_path(project, name)
+        return session_path(path) if path else self.backend.default_path(project, name)
 
     def _planned(self, project: str, name: str, path: str | None) -> Session:
         where = self.planned_path(project, name, path)
@@ -290,6 +290,11 @@ class Store:
         part = f"session-{zlib.crc32(name.encode()) % _SESSION_LOCKS}"
         with self.backend.locked(project, part, timeout=timeout):
             yield
+
+
+def session_path(path: str) -> str:
+    """Return the path that a session is asked for at as it is noted, and compared with what is mounted."""
+    return str(mounts.point(Path(names.absolute_path(path))))
 
 
 def _require_still(what: str, state: str, expected: str) -> None:

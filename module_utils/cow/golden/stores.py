@@ -64,14 +64,24 @@ def _of_dataset(dataset: str, backend: str) -> Choice:
         raise CowError(
             f"The store {dataset} is a dataset, and the backend {backend} needs a folder. Name its path, from '/'."
         )
-    if backend != "auto":
-        return Choice(backend, f"asked for, on the dataset {dataset}", dataset)
     from ..zfs import Zfs  # noqa: PLC0415
 
-    begun = Zfs().read([dataset], [BEGUN_WITH]).get(dataset, {}).get(BEGUN_WITH)
-    if begun and begun.own:
-        return Choice(begun.value, f"{dataset} was begun with it", dataset)
+    found = Zfs().read([dataset], [BEGUN_WITH]).get(dataset, {}).get(BEGUN_WITH)
+    begun = found.value if found and found.own else None
+    _require_begun_with(dataset, begun, backend)
+    if begun:
+        return Choice(begun, f"{dataset} was begun with it", dataset)
+    if backend != "auto":
+        return Choice(backend, f"asked for, on the dataset {dataset}", dataset)
     return Choice("zfs", f"{dataset} names a dataset", dataset)
+
+
+def _require_begun_with(store: str, begun: str | None, backend: str) -> None:
+    if begun and backend not in ("auto", begun):
+        raise CowError(
+            f"The store {store} was begun with the backend {begun}, and {backend} is asked for. "
+            f"Leave backend out, or name another store."
+        )
 
 
 def _of_folder(store: str, backend: str) -> Choice:
@@ -79,23 +89,19 @@ def _of_folder(store: str, backend: str) -> Choice:
     if not folder.is_dir():
         raise NotThere(f"The folder {folder} does not exist. Create it, or name another store.")
     begun = _begun(folder)
-    if begun and backend not in ("auto", begun):
-        raise CowError(
-            f"The store {folder} was begun with the backend {begun}, and {backend} is asked for. "
-            f"Leave backend out, or name another store."
-        )
+    _require_begun_with(str(folder), begun, backend)
     if begun:
         return Choice(begun, f"{folder} was begun with it", store)
     found = _best(folder)
+    if found.backend == "zfs" and backend in ("auto", "zfs", "zvol"):
+        return replace(chosen := _of_dataset(found.location, backend), why=f"{found.why}; {chosen.why}")
     return found if backend == "auto" else _asked_for(folder, backend, found)
 
 
 def _asked_for(folder: Path, backend: str, found: Choice) -> Choice:
     mount = mounts.under(folder)
     if backend in ("zfs", "zvol"):
-        if found.backend != "zfs":
-            raise CowError(f"The backend {backend} needs a dataset, and {found.why}. Write the store as POOL/NAME.")
-        return Choice(backend, f"asked for, and {found.why}", found.location)
+        raise CowError(f"The backend {backend} needs a dataset, and {found.why}. Write the store as POOL/NAME.")
     if backend == "btrfs" and mount.fstype != "btrfs":
         raise CowError(f"The backend btrfs needs btrfs, and {found.why}. Choose another backend or store.")
     if backend == "reflink" and not (why := _reflinks(folder))[0]:
