@@ -288,6 +288,9 @@ def test_clones_can_be_made_at_one_time(store: Store) -> None:
         (("clone", "p", "a", "--reserve", "100%"), 6, "are to stay free"),
         (("clone", "p", "a", "--reserve", "many"), 1, "is not a size"),
         (("promote", "p", "--source", "{folder}/source-p", "--keep", "0"), 1, "Give 1 or more"),
+        (("gc", "p", "--keep", "0"), 1, "Give 1 or more"),
+        (("gc", "--keep", "-1", "--dry-run"), 1, "Give 1 or more"),
+        (("gc", "--grace", "-1"), 1, "Give 0 seconds or more"),
     ],
 )
 def test_bad_input_changes_nothing(begun: Store, argv: tuple[str, ...], status: int, said: str) -> None:
@@ -304,6 +307,13 @@ def begun(place: Place) -> Iterator[Store]:
     with golden.store(place) as made:
         made.begin()
         yield made
+
+
+def test_what_is_refused_does_not_begin_a_store(store: Store) -> None:
+    for argv in (("clone", "none", "a"), ("destroy", "none", "a"), ("mount", "none", "a"), ("gc", "none")):
+        assert "no project none" in str(store.run(*argv, status=7 if argv[0] == "gc" else 3))
+    if not store.place.fuse:
+        assert list(Path(store.location).iterdir()) == []
 
 
 def test_the_backend_is_as_expected_or_it_is_an_error(store: Store) -> None:

@@ -128,6 +128,13 @@ def test_a_session_is_refused(store: Store) -> None:
     assert "is a clone of generation 1" in refused(store, "golden_session", **asked, generation=2)
 
 
+def test_a_session_without_a_marker_is_not_destroyed(store: Store) -> None:
+    store.begin()
+    store.clone("alice")
+    golden.forget(store, "session", "alice")
+    assert "has no marker" in refused(store, "golden_session", project="p", name="alice", state="absent")
+
+
 def test_a_source_is_refused(store: Store) -> None:
     store.begin()
     assert "/nonexistent does not exist" in refused(store, "golden_cache", project="p", source="/nonexistent")
@@ -201,6 +208,12 @@ def test_the_configuration(tmp_path: Path) -> None:
         ("[]", "is not an object"),
         ('{"colour": 1}', "has colour"),
         ("{", "is not JSON"),
+        ('{"keep": "3"}', 'has keep: "3". Write a whole number'),
+        ('{"grace": true}', "has grace: true. Write a whole number"),
+        ('{"backend": "ext4"}', "Write one of auto, zfs"),
+        ('{"expect": "auto"}', "Write one of zfs"),
+        ('{"reserve": null}', "has reserve: null. Write a size"),
+        ('{"store": 1}', "has store: 1. Write a text in quotes"),
     ):
         status, printed = said(text)
         assert status == 1

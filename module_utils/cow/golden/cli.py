@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 CONFIGURATION = "/etc/cowherd/golden.json"
 OPTIONS = ("store", "backend", "expect", "reserve", "keep", "volume_size", "grace")
 """What the configuration may set, and an option of the command line overrides."""
+_NUMBERS, _SIZES = ("keep", "grace"), ("reserve", "volume_size")
+_BACKENDS = {"backend": ("auto", *BACKENDS), "expect": BACKENDS}
 STATUSES = """\
 exit status:
   0  done, also where nothing was left to do
@@ -54,8 +56,8 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--config", default=CONFIGURATION, metavar="FILE", help=f"JSON object of {', '.join(OPTIONS)}")
     top.add_argument("--store", help="folder, or ZFS dataset as POOL/NAME")
-    top.add_argument("--backend", choices=("auto", *BACKENDS), help="how trees are kept (auto)")
-    top.add_argument("--expect", choices=BACKENDS, help="fail when it comes to another backend")
+    top.add_argument("--backend", choices=_BACKENDS["backend"], help="how trees are kept (auto)")
+    top.add_argument("--expect", choices=_BACKENDS["expect"], help="fail when it comes to another backend")
     commands = top.add_subparsers(
         dest="command", required=True, metavar="COMMAND", prog="cow-session", parser_class=_Parser
     )
@@ -158,8 +160,8 @@ def _collect(options: argparse.Namespace, settings: Mapping[str, Any]) -> Result
     report = collect.collect(
         _store(settings),
         options.project,
-        keep=int(settings["keep"]),
-        grace=int(settings["grace"]),
+        keep=settings["keep"],
+        grace=settings["grace"],
         dry_run=options.dry_run,
     )
     return report, 7 if report["failed"] else 0
@@ -228,7 +230,23 @@ def _configuration(path: str) -> dict[str, Any]:
     if not isinstance(read, dict) or (unknown := set(read) - set(OPTIONS)):
         what = f"has {', '.join(sorted(unknown))}" if isinstance(read, dict) else "is not an object"
         raise CowError(f"{path} {what}. Write an object of {', '.join(OPTIONS)}.")
+    for key, value in read.items():
+        _require_value(path, key, value)
     return read
+
+
+def _require_value(path: str, key: str, value: object) -> None:
+    """Refuse what an option of the command line could not be either."""
+    if key in _NUMBERS:
+        fits, wanted = type(value) is int, "a whole number, without quotes"
+    elif key in _BACKENDS:
+        fits, wanted = value in _BACKENDS[key], f"one of {', '.join(_BACKENDS[key])}"
+    elif key in _SIZES:
+        fits, wanted = isinstance(value, str) or type(value) is int, "a size, as a text in quotes"
+    else:
+        fits, wanted = isinstance(value, str), "a text in quotes"
+    if not fits:
+        raise CowError(f"{path} has {key}: {json.dumps(value)}. Write {wanted}.")
 
 
 def _store(settings: Mapping[str, Any]) -> Store:

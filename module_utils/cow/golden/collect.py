@@ -9,7 +9,7 @@ from typing import Any
 from .. import names
 from ..errors import Busy, CowError
 from .model import COMPLETE, GONE, UNMARKED, Generation, Project, Session
-from .store import Store, superseded, unfinished
+from .store import Store, require_keep, superseded, unfinished
 
 GRACE = 3600
 _CHANGING = "another run is changing the generations of the project, as a promotion does; it is left for the next time"
@@ -37,6 +37,9 @@ def collect(store: Store, project: str | None, *, keep: int, grace: int, dry_run
     grace: seconds for which a superseded generation, and a half-made session, is left alone.
     Returns removed (would_remove in a dry run), reported and failed.
     """
+    require_keep(keep)
+    if grace < 0:
+        raise CowError(f"grace is {grace}. Give 0 seconds or more.")
     wanted = [names.golden_project(project)] if project else store.backend.projects()
     removed: list[str] = []
     reported: list[dict[str, str]] = []

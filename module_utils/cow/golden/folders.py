@@ -32,7 +32,7 @@ from .model import (
     Session,
     Sizes,
 )
-from .refusals import Exists, InUse, NotThere, Refusal
+from .refusals import Exists, InUse, NotThere, Refusal, no_project
 
 OWN = ".cowherd"
 """The folder in a store that says what it is; no project can be called so."""
@@ -63,9 +63,7 @@ class Folders:
 
     def read(self, project: str) -> Project | None:
         """Read the pointer, then the rest; again when a promotion came in between."""
-        base = self._base(project)
-        if not (base / "markers" / _PROJECT).exists():
-            self._require_unused(base)
+        if not self._is_there(project):
             return None
         for _ in range(_TORN_AT_MOST):
             current = self._current(project)
@@ -110,8 +108,10 @@ class Folders:
     def locked(
         self, project: str, part: str, *, shared: bool = False, timeout: float = 60.0
     ) -> AbstractContextManager[None]:
-        """Lock in the store, which may be seen at several paths."""
+        """Lock in the store, which may be seen at several paths. Nothing but the making of a project begins a store."""
         folder = self._store() / OWN / "locks"
+        if part != "generations" and not self._is_there(project):
+            raise no_project(project, self.location)
         return lock.in_turn(f"{project}.{part}", shared=shared, timeout=timeout, folder=folder)
 
     def create_project(self, project: str) -> None:
@@ -286,6 +286,14 @@ class Folders:
 
     def _session_folder(self, project: str, session: str) -> Path:
         return self._base(project) / "sessions" / session
+
+    def _is_there(self, project: str) -> bool:
+        """Say whether a project is; refuse what is in its place and is not ours."""
+        base = self._base(project)
+        if (base / "markers" / _PROJECT).exists():
+            return True
+        self._require_unused(base)
+        return False
 
     def _marker_path(self, project: str, kind: str, name: str) -> Path:
         return self._base(project) / "markers" / f"{kind}-{name}.json"

@@ -19,6 +19,14 @@ class NotThere(Refusal):
     reason = "absent"
 
 
+def no_project(name: str, location: str) -> NotThere:
+    """Say that there is no such project, and how there is one."""
+    return NotThere(
+        f"There is no project {name} in {location}. "
+        f"Make its first generation with golden_cache or `cow-session promote`."
+    )
+
+
 class Exists(Refusal):
     """There is one already, or something else is in its place."""
 

@@ -19,6 +19,7 @@ from .store import (
     Source,
     Store,
     require_free_path,
+    require_keep,
     require_removable,
     require_room,
     session_path,
@@ -49,8 +50,6 @@ class WantedCache:
             raise CowError("A generation is named with state: absent only. New ones get the next number.")
         if not present and (folder or session):
             raise CowError("With state: absent nothing is promoted. Leave out source and session.")
-        if params["keep"] < 1:
-            raise CowError(f"keep is {params['keep']}, and the current generation is kept always. Give 1 or more.")
         if params.get("volume_size"):
             Size.parse(params["volume_size"])
         source = Source(
@@ -60,7 +59,7 @@ class WantedCache:
             project=names.golden_project(params["project"]),
             present=present,
             source=source if folder or session else None,
-            keep=params["keep"],
+            keep=require_keep(params["keep"]),
             generation=params["generation"],
         )
 

@@ -23,7 +23,7 @@ from ..errors import Busy, CowError
 from ..size import Size
 from .backend import Backend
 from .model import BUILDING, COMPLETE, GONE, MAKING, REMOVING, UNMARKED, Generation, Project, Record, Room, Session
-from .refusals import Exists, InUse, NoRoom, NotThere, Refusal
+from .refusals import Exists, InUse, NoRoom, NotThere, Refusal, no_project
 
 RESERVE = "2%"
 _LONG = 24 * 3600.0
@@ -56,10 +56,7 @@ class Store:
         """Read a project that has to exist."""
         project = self.backend.read(names.golden_project(name))
         if project is None:
-            raise NotThere(
-                f"There is no project {name} in {self.backend.location}. "
-                f"Make its first generation with golden_cache or `cow-session promote`."
-            )
+            raise no_project(name, self.backend.location)
         return project
 
     # Sessions.
@@ -315,6 +312,13 @@ def to_clone(project: Project, number: int | None) -> Generation:
             f"There is no complete generation {wanted} of {project.name}. {state}Complete ones are: {there}."
         )
     return generation
+
+
+def require_keep(keep: int) -> int:
+    """Refuse to keep no generation at all."""
+    if keep < 1:
+        raise CowError(f"keep is {keep}, and the current generation is kept always. Give 1 or more.")
+    return keep
 
 
 def superseded(project: Project, keep: int) -> tuple[Generation, ...]:
