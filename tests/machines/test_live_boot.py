@@ -32,6 +32,10 @@ while :; do sleep 60; done
 """In the place of init: systemd takes an emulated machine a minute."""
 BOOT = f"root=/dev/vda boot=cowherd cowherd.subvol=live init=/srv/look {QUIET}"
 SPROUT = "256M"
+FORMATTED = {
+    "ext4": ("mke2fs", "-q", "-t", "ext4", "-d"),
+    "btrfs": ("mkfs.btrfs", "--quiet", "--subvol", "live", "--rootdir"),
+}
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,6 @@ def built(bootable_tree: Path) -> Iterator[Built]:
 
 def test_what_is_written_on_a_disk_is_there_at_the_next_boot(built: Built, folder: Path) -> None:
     """The disk was empty; with another seed it does not boot, and is not touched."""
-    before = (built.folder / "live.seed").read_bytes()
     first = _looked(folder, built.image(folder / "first"), _hardware(SPROUT))
     assert "new \n" in first
     assert "label cowherd-sprout" in first
@@ -85,7 +88,7 @@ def test_what_is_written_on_a_disk_is_there_at_the_next_boot(built: Built, folde
     assert "the btrfs on /dev/vdb has not grown out of this seed" in _refused(
         folder, built.image(folder / "other", "other.seed"), _hardware(str(disk))
     )
-    assert (built.folder / "live.seed").read_bytes() == before
+    _was_not_written_to(folder, "disk1", disk)
 
 
 def test_a_seed_is_read_through_verity(built: Built, folder: Path) -> None:
@@ -108,16 +111,33 @@ def test_a_seed_is_read_through_verity(built: Built, folder: Path) -> None:
         ("cowherd.subvol=gone", SPROUT, "the root gone of the seed cannot be mounted"),
         ("cowherd.sprout_size=90%", "", "cowherd.sprout_size=90% is more than half of the RAM"),
         ("", "ext4", "/dev/vdb has something on it (ext4)"),
+        ("", "btrfs", "the btrfs on /dev/vdb has not grown out of this seed. Not"),
         ("", "64M", "/dev/vdb is smaller than 96 MiB"),
     ],
-    ids=["a root that is not there", "too much RAM", "a disk with something on it", "a small disk"],
+    ids=[
+        "a root that is not there",
+        "too much RAM",
+        "a disk with something on it",
+        "a btrfs of its own",
+        "a small disk",
+    ],
 )
 def test_what_cannot_be_meant_does_not_boot(built: Built, folder: Path, more: str, disk: str, said: str) -> None:
-    if disk == "ext4":
-        disk = str(folder / "ext4.raw")
-        run("mke2fs", "-q", "-t", "ext4", disk, SPROUT)
+    if disk in FORMATTED:
+        disk = str(_formatted(folder, disk))
     hardware = _hardware(disk, more) if disk else Hardware(1024, 1, (), f"{BOOT} {more}")
     assert f"cowherd: {said}" in _refused(folder, built.image(folder / "image"), hardware)
+    if Path(disk).is_absolute():
+        _was_not_written_to(folder, "disk1", Path(disk))
+
+
+def _formatted(folder: Path, kind: str) -> Path:
+    """Make a disk with a file system, which has a folder or subvolume of the name of the root that is booted."""
+    (folder / "tree/live").mkdir(parents=True)
+    disk = folder / f"{kind}.raw"
+    run("truncate", f"--size={SPROUT}", str(disk))
+    run(*FORMATTED[kind], str(folder / "tree"), str(disk))
+    return disk
 
 
 def _hardware(disk: str, more: str = "") -> Hardware:
@@ -127,14 +147,22 @@ def _hardware(disk: str, more: str = "") -> Hardware:
 
 def _looked(folder: Path, image: Image, hardware: Hardware) -> str:
     with machine.booted(folder / "vm", image, hardware, lambda vm: "looked" in bootable.console(vm)) as vm:
-        return bootable.console(vm)
+        said = bootable.console(vm)
+    _was_not_written_to(folder, "root", image.disk)
+    return said
 
 
 def _refused(folder: Path, image: Image, hardware: Hardware) -> str:
     with machine.booted(folder / "vm", image, hardware, bootable.has_ended) as vm:
         said = bootable.console(vm)
     assert "System halted" in said
+    _was_not_written_to(folder, "root", image.disk)
     return said
+
+
+def _was_not_written_to(folder: Path, disk: str, original: Path) -> None:
+    """Compare what the machine that ran there has on a disk with what it was given."""
+    run("qemu-img", "compare", "-f", "qcow2", "-F", "raw", str(folder / f"vm/{disk}.qcow2"), str(original))
 
 
 def _kept(folder: Path) -> Path:
