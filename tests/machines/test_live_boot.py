@@ -51,7 +51,7 @@ class Built:
 
 @pytest.fixture(scope="module")
 def built(bootable_tree: Path) -> Iterator[Built]:
-    """Two seeds of the same small Debian, the first by the playbook, and that again with a hash tree behind it."""
+    """Two seeds of the same small Debian, the first by the playbook, the second with the checksum that is rarest."""
     needs.program("mkfs.btrfs")
     needs.program("veritysetup")
     (bootable_tree / "srv/look").write_text(LOOK)
@@ -68,7 +68,9 @@ def built(bootable_tree: Path) -> Iterator[Built]:
                 "live_image_images": [{"name": "live.seed", "label": "media", "level": 1, "roots": roots}],
             },
         ).succeeded()
-        run_module("live_image", {"path": str(folder / "other.seed"), "level": 1, "roots": roots})
+        run_module(
+            "live_image", {"path": str(folder / "other.seed"), "checksum": "blake2b", "level": 1, "roots": roots}
+        )
         bootable.keep_kernel(bootable_tree, folder)
         (folder / "id").symlink_to(bootable_tree.parent / "id")
         yield Built(folder)
@@ -94,7 +96,7 @@ def test_what_is_written_on_a_disk_is_there_at_the_next_boot(built: Built, folde
 def test_a_seed_is_read_through_verity(built: Built, folder: Path) -> None:
     """The disk under it has the same file system; it is not the one that is mounted."""
     disk = folder / "verified.raw"
-    shutil.copy(built.folder / "live.seed", disk)
+    shutil.copy(built.folder / "other.seed", disk)
     size = disk.stat().st_size
     said = run("veritysetup", "format", f"--hash-offset={size}", str(disk), str(disk))
     root_hash = next(line.split()[-1] for line in said.splitlines() if line.startswith("Root hash:"))
