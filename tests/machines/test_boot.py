@@ -1,9 +1,10 @@
-"""Virtual machines boot from images that playbooks/images.yml built: ext4, btrfs, squashfs, and erofs with verity."""
+"""Virtual machines boot from images that playbooks/images.yml built: ext4, btrfs, squashfs, erofs, also with verity."""
 
 from __future__ import annotations
 
 import hashlib
 import random
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from tests.support.vm.qemu import Hardware
 LOOK = """\
 #!/bin/sh
 exec </dev/null >/dev/console 2>&1
+findmnt --noheadings --output FSTYPE,SOURCE /run/cowherd/image
 echo "machine $(cat /etc/machine-id)"
 echo "new $(cat /srv/new)"
 echo "other $(cat /srv/other)"
@@ -37,11 +39,16 @@ VICTIM = random.Random(5).randbytes(3 * 4096)
 
 @dataclass(frozen=True)
 class Built:
-    """Where the images are, and what starts them. verity: the parameters of the hash tree of root.verity."""
+    """Where the images are, and what starts them.
+
+    verity: the parameters of the hash tree that is in root.verity. beside: the root hash of root.erofs, whose tree is
+    beside it.
+    """
 
     folder: Path
     images: Path
     verity: dict[str, Any]
+    beside: str
 
     def image(self, folder: Path, disk: Path) -> Image:
         """This disk with the kernel of the tree, in a folder for the two."""
@@ -66,6 +73,7 @@ def built(bootable_tree: Path) -> Iterator[Built]:
             {"name": "root.ext4", "format": "ext4", "size": "+64MiB"},
             {"name": "root.btrfs", "format": "btrfs", "preset": "fast", "size": "+64MiB"},
             {"name": "root.squashfs", "format": "squashfs"},
+            {"name": "root.erofs", "format": "erofs", "preset": "fast", "verity": True, "verity_tree": "beside"},
             {"name": "root.verity", "format": "erofs", "preset": "fast", "verity": True},
         ]
         played = run_playbook(
@@ -78,10 +86,10 @@ def built(bootable_tree: Path) -> Iterator[Built]:
             },
         ).succeeded()
         results = [result for task in played.tasks for result in task.result.get("results", [])]
-        verity = next(result["image"]["verity"] for result in results if result["image"]["verity"])
+        beside, verity = (result["image"]["verity"] for result in results if result["image"]["verity"])
         bootable.keep_kernel(bootable_tree, folder)
         (folder / "id").symlink_to(bootable_tree.parent / "id")
-        yield Built(folder, folder / "images", verity)
+        yield Built(folder, folder / "images", verity, beside["root_hash"])
     finally:
         leftovers.remove(folder)
 
@@ -105,11 +113,7 @@ def test_what_can_be_written_to_boots_as_a_disk(built: Built, folder: Path, kind
 
 def test_a_squashfs_boots_as_a_file_on_a_medium(built: Built, folder: Path) -> None:
     """Under an overlay in RAM: what is written is gone with the machine, and the image is not touched."""
-    medium = folder / "medium"
-    medium.mkdir()
-    (medium / "root.squashfs").hardlink_to(built.images / "root.squashfs")
-    run("mke2fs", "-q", "-t", "ext4", "-d", str(medium), str(folder / "medium.raw"), "512M")
-    image = built.image(folder / "image", folder / "medium.raw")
+    image = _medium(built, folder, "root.squashfs")
     boot = f"root=/dev/vda cowherd.image=/root.squashfs cowherd.overlay_size=100M boot=cowherd {QUIET}"
     with machine.booted(folder / "vm", image, _hardware(boot)) as vm:
         assert _state(vm) == "running"
@@ -155,13 +159,63 @@ def test_an_erofs_with_verity_boots_and_keeps_what_is_written_on_a_disk(built: B
     assert "/srv/victim: Input/output error" in said
 
 
-def test_an_image_that_is_not_the_one_of_the_root_hash_does_not_boot(built: Built, folder: Path) -> None:
-    wrong = built.verified.replace(built.verity["root_hash"], "0" * 64)
-    image = built.image(folder / "image", built.images / "root.verity")
-    with machine.booted(folder / "vm", image, _hardware(wrong), bootable.has_ended) as vm:
+def test_an_erofs_boots_as_a_file_on_a_medium(built: Built, folder: Path) -> None:
+    image = _medium(built, folder, "root.erofs")
+    boot = f"root=/dev/vda cowherd.image=/root.erofs boot=cowherd init=/srv/look {QUIET}"
+    with machine.booted(folder / "vm", image, _hardware(boot), lambda vm: "looked" in bootable.console(vm)) as vm:
+        said = bootable.console(vm)
+    assert re.search(r"^erofs +/dev/loop0", said, re.MULTILINE)
+    assert "other fine" in said
+
+
+def test_a_flipped_byte_stops_the_machine_where_that_is_asked_for(built: Built, folder: Path) -> None:
+    """It has booted before that: with the hash tree on a disk of its own."""
+    _flip_a_byte(built.images / "root.erofs", folder / "flipped.raw")
+    image = built.image(folder / "image", folder / "flipped.raw")
+    hash_tree = f"cowherd.root_hash={built.beside} cowherd.hash_tree=/dev/vdb"
+    boot = f"root=/dev/vda boot=cowherd {hash_tree} cowherd.on_corruption=panic init=/srv/look {QUIET}"
+    hardware = _hardware(boot, str(built.images / "root.erofs.verity"))
+    with machine.booted(folder / "vm", image, hardware, _has_stopped) as vm:
+        said = bootable.console(vm)
+    assert re.search(r"^erofs +/dev/mapper/cowherd-root", said, re.MULTILINE)
+    assert "other fine" in said
+    assert "Kernel panic - not syncing: dm-verity device corrupted" in said
+    assert "looked" not in said
+
+
+@pytest.mark.parametrize(
+    ("hash_tree", "reason"),
+    [
+        (
+            f"cowherd.root_hash={'0' * 64} cowherd.hash_tree=/root.erofs.verity",
+            "the image is not the one of cowherd.root_hash",
+        ),
+        ("cowherd.root_hash=", "the option cowherd.root_hash= has no value"),
+    ],
+    ids=["another", "none"],
+)
+def test_an_image_that_is_not_the_one_of_the_root_hash_does_not_boot(
+    built: Built, folder: Path, hash_tree: str, reason: str
+) -> None:
+    image = _medium(built, folder, "root.erofs", "root.erofs.verity")
+    boot = f"root=/dev/vda cowherd.image=/root.erofs boot=cowherd {hash_tree} {QUIET}"
+    with machine.booted(folder / "vm", image, _hardware(boot), bootable.has_ended) as vm:
         console = bootable.console(vm)
-    assert "cowherd: the image is not the one of cowherd.root_hash. Not booting." in console
+    assert f"cowherd: {reason}. Not booting." in console
     assert "System halted" in console
+
+
+def _has_stopped(vm: Machine) -> bool:
+    return any(words in bootable.console(vm) for words in ("end Kernel panic", "looked"))
+
+
+def _medium(built: Built, folder: Path, *names: str) -> Image:
+    """Make a disk whose file system has these files of the images."""
+    (folder / "medium").mkdir()
+    for name in names:
+        (folder / "medium" / name).hardlink_to(built.images / name)
+    run("mke2fs", "-q", "-t", "ext4", "-d", str(folder / "medium"), str(folder / "medium.raw"), "512M")
+    return built.image(folder / "image", folder / "medium.raw")
 
 
 def _hardware(boot: str, *disks: str) -> Hardware:
