@@ -44,6 +44,7 @@ _SECTOR = 512
 _SLACK = 1.05
 """How much faster than its limit a device may be taken for by those who measure, before they doubt the limit."""
 _REFERENCE = "seed_install"
+_VERIFIED = "seed_install, verified"
 Unpack = Callable[[str, Path], None]
 """From a stick into a mounted file system."""
 FILE_SYSTEMS = {"ext4": ("ext4", ""), "btrfs": ("btrfs", ""), "btrfs, zstd": ("btrfs", "compress=zstd")}
@@ -116,7 +117,8 @@ class Bench:
             "cp -a from erofs": (self.erofs, partial(_copy, "erofs")),
         }
         cases: dict[str, Callable[[], float]] = {
-            _REFERENCE: partial(self._grown, _REFERENCE, _install),
+            _REFERENCE: partial(self._grown, _REFERENCE, partial(_install, verify=False)),
+            _VERIFIED: partial(self._grown, _VERIFIED, partial(_install, verify=True)),
             "bare sprout": partial(self._grown, "bare sprout", _sprout),
         }
         for way, (image, unpack) in ways.items():
@@ -253,8 +255,8 @@ def _module(name: str, **options: Any) -> dict[str, Any]:
     return result
 
 
-def _install(stick: str, target: str, room: Path) -> None:
-    _module("seed_install", seed=stick, root="install", target=target, records=str(room))
+def _install(stick: str, target: str, room: Path, *, verify: bool) -> None:
+    _module("seed_install", seed=stick, root="install", target=target, records=str(room), verify=verify)
 
 
 def _sprout(stick: str, target: str, room: Path) -> None:

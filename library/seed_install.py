@@ -15,7 +15,8 @@ description:
     attributes.
   - The seed is never written to. Several targets can be installed from one seed at a time.
   - What is on the target is destroyed only when O(replace) names it.
-  - A target on which an installation did not end is marked, on the device itself, and the next run begins anew.
+  - A target on which an installation did not end is marked, on the device itself or, where a file system is filled by
+    copying, by its UUID in O(records), and the next run begins anew.
   - What was installed is remembered on this host, under the UUID of the new file system. A target that has this root
     already is left as it is, however much was written to it since.
 author:
@@ -28,7 +29,9 @@ extends_documentation_fragment:
   - attributes
 attributes:
   check_mode:
-    description: Reports what a run would do. The seed is mounted read-only for a moment, and nothing is written.
+    description:
+      - Reports what a run would do. The seed is mounted read-only for a moment, and nothing is written.
+      - The seed is not verified, so that a run may refuse a damaged one that check mode did not.
     support: full
   diff_mode:
     description: Shows what is on the target and what will be.
@@ -68,6 +71,7 @@ options:
     default: auto
   label:
     description: Label of the new file system, at most 255 bytes for btrfs, 16 for ext4, 12 for xfs; O(root) without it.
+      V(cowherd-part) stands for an installation that is not finished, and is refused.
     type: str
   uuid:
     description: UUID of the new file system. Without it, a random one.
@@ -92,6 +96,14 @@ options:
         or V(data) for data that nothing recognises.
       - When something else is found there, nothing is written.
     type: str
+  verify:
+    description:
+      - Whether all of the seed is read and compared with its checksums before anything is written. It takes as long as
+        it takes to read the seed, and is done only when there is something to install.
+      - Without it, damage shows while the seed is read, on a target whose former content is gone. The target is then
+        marked as unfinished.
+    type: bool
+    default: true
   records:
     description: Absolute path of the folder in which installations are remembered.
     type: path
@@ -217,6 +229,7 @@ ARGUMENTS: dict[str, Any] = {
     "checksum": {"type": "str", "choices": ["crc32c", "xxhash64", "sha256", "blake2b"]},
     "node_size": {"type": "int", "choices": [4096, 8192, 16384, 32768, 65536]},
     "replace": {"type": "str"},
+    "verify": {"type": "bool", "default": True},
     "records": {"type": "path", "default": "/var/lib/cowherd/installs"},
 }
 

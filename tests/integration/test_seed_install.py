@@ -79,6 +79,11 @@ class Bench:
     def four(self, **args: Any) -> FourRuns:
         return four_runs(MODULE, self.args(**args), state=self.everything)
 
+    def failed(self, **args: Any) -> str:
+        result = run_module(MODULE, self.args(**args))
+        assert result.get("failed"), result
+        return str(result["msg"])
+
     def refused(self, **args: Any) -> str:
         """The message of a run that writes nothing, the same in check mode."""
         before = self.everything()
@@ -255,6 +260,18 @@ def test_data_that_nothing_recognises(bench: Bench, place: int) -> None:
     assert bench.run(replace="data")["changed"]
 
 
+def test_label_that_somebody_else_gave(bench: Bench) -> None:
+    """What is unfinished is known by the record, so that a file system of somebody else is not taken for it."""
+    run("mkfs.ext4", "-q", "-L", "cowherd-part", bench.make_target())
+    there = identity(bench.target)["UUID"]
+    assert f"ext4 {there} labelled 'cowherd-part'" in bench.refused()
+    assert "Set `label` to another one" in bench.refused(label="cowherd-part", replace="ext4")
+    bench.run(replace="ext4", filesystem="xfs", method="copy")
+    run("xfs_admin", "-L", "cowherd-part", bench.target)
+    assert not bench.run(filesystem="xfs")["changed"]
+    assert "cowherd-part" in bench.refused(filesystem="ext4")
+
+
 def test_partition_table(bench: Bench) -> None:
     entry = struct.pack("<8B2I", 0, 0, 0, 0, 0x83, 0, 0, 0, 2048, 200_000)
     with bench.make_target().open("r+b") as file:
@@ -319,15 +336,35 @@ def test_seed_that_is_mounted(bench: Bench) -> None:
         assert "is mounted elsewhere" in bench.refused(size="300MiB")
 
 
-def test_damaged_seed(bench: Bench) -> None:
-    """Found while it moves: the target says that it is unfinished, and a good seed completes it."""
-    damaged = bench.folder / "damaged"
+def damaged(bench: Bench) -> Path:
+    """A copy of the seed with one bit of a file flipped."""
+    path = bench.folder / "damaged"
     content = bytearray(bench.media.path.read_bytes())
     with mounted(bench.media.path, bench.folder / "shown", "ro,subvol=install") as point:
         wanted = (point / "random").read_bytes()[8 << 20 : (8 << 20) + 4096]
     content[content.index(wanted) + 7] ^= 1
-    damaged.write_bytes(content)
-    result = run_module(MODULE, bench.args(seed=damaged, size="300MiB"))
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize("filesystem", ["btrfs", "xfs"])
+def test_damaged_seed(bench: Bench, filesystem: str) -> None:
+    """Found before anything is written; check mode does not look. What is installed already stays as it is."""
+    args = {"seed": damaged(bench), "filesystem": filesystem, "replace": "ext4"}
+    run("mkfs.ext4", "-q", bench.make_target(500 << 20))
+    before = bench.everything()
+    assert run_module(MODULE, bench.args(**args), check=True)["changed"]
+    assert "are not what their checksums (xxhash64) say: 1. Hit: fixed:/random" in bench.failed(**args)
+    assert bench.everything() == before
+    bench.target.unlink()
+    before = bench.everything()
+    bench.failed(**args, size="500MiB")
+    assert bench.everything() == before
+
+
+def test_damaged_seed_that_is_not_verified(bench: Bench) -> None:
+    """Found while it moves: the target says that it is unfinished, and a good seed completes it."""
+    result = run_module(MODULE, bench.args(seed=damaged(bench), size="300MiB", verify=False))
     assert "is damaged" in result["msg"]
     assert bench.target.read_bytes()[: len(MARK)] == MARK
     assert "unfinished" in bench.run()["steps"][0]

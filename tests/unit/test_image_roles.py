@@ -48,7 +48,7 @@ def test_the_options_of_an_image_are_those_of_the_module(module: Any) -> None:
 
 def test_the_options_of_an_installation_are_those_of_the_module() -> None:
     known = _read("live_install/vars/main.yml")["__live_install_module_options"]
-    assert set(known) == set(seed_install.ARGUMENTS) - {"seed", "root", "target"}
+    assert set(known) == set(seed_install.ARGUMENTS) - {"seed", "root", "target", "verify"}
 
 
 def test_options_of_the_kernel_are_in_the_page() -> None:

@@ -34,7 +34,7 @@ INSTALL = "install root install of /srv/media.seed on /dev/vdb (btrfs, sprout)"
 
 
 def wanted(**options: Any) -> Wanted:
-    base = Wanted(SEED.path, Path("/dev/vdb"), ORDER, None, "", Path("/var/lib/records"))
+    base = Wanted(SEED.path, Path("/dev/vdb"), ORDER, None, "", verify=False, records=Path("/var/lib/records"))
     return replace(base, **options)
 
 
@@ -144,6 +144,7 @@ def test_a_sprout_that_cannot_be_had() -> None:
     ("params", "words"),
     [
         ({"label": "with space"}, "without spaces"),
+        ({"label": "cowherd-part"}, "not finished"),
         ({"label": "x" * 17, "filesystem": "ext4"}, "1 to 16 bytes"),
         ({"label": "x" * 13, "filesystem": "xfs"}, "1 to 12 bytes"),
         ({"label": "grün/blau"}, "'/' or"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -13,6 +13,9 @@ from ..btrfs import Superblock
 from ..errors import CowError
 from ..process import CommandFailed
 from . import workshop
+
+_PATIENCE = 6 * 3600.0
+"""Seconds that a seed may be read by somebody else: it is copied from, or verified, as a whole."""
 
 
 @contextmanager
@@ -23,8 +26,12 @@ def mounted(path: Path, found: Superblock, room: Path) -> Iterator[tuple[str, Pa
 
 
 @contextmanager
-def sprouted(path: Path, found: Superblock, device: str, room: Path) -> Iterator[tuple[str, Path]]:
+def sprouted(
+    path: Path, found: Superblock, device: str, room: Path, begin: Callable[[], None] = lambda: None
+) -> Iterator[tuple[str, Path]]:
     """Mount a seed with a device added to it, for writing.
+
+    begin: called when the seed is mounted, before the device is added.
 
     The kernel mounts a file system once, from one of the devices that claim to be it. After a device was added it is
     another file system, and the next one can mount the seed, from a loop device of its own.
@@ -32,6 +39,7 @@ def sprouted(path: Path, found: Superblock, device: str, room: Path) -> Iterator
     with ExitStack() as stack:
         with _of_one(found):
             source, point = stack.enter_context(_mounted(path, room))
+            begin()
             btrfs.add_device(point, device)
         workshop.tool(["mount", "-o", "remount,rw", source, point])
         yield source, point
@@ -39,7 +47,7 @@ def sprouted(path: Path, found: Superblock, device: str, room: Path) -> Iterator
 
 @contextmanager
 def _of_one(found: Superblock) -> Iterator[None]:
-    with lock.held(f"btrfs seed {found.uuid}", timeout=600):
+    with lock.held(f"btrfs seed {found.uuid}", timeout=_PATIENCE):
         yield
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 from .. import tools, treecopy
@@ -29,19 +29,25 @@ def least_bytes(seed: Seed, order: Order, room: Path) -> int:
     return whole_mib(content + content // _SPARE + _LEAST[order.filesystem])
 
 
-def install(seed: Seed, order: Order, device: str, room: Path) -> int:
+def install(seed: Seed, order: Order, device: str, room: Path, begin: Callable[[], None]) -> int:
     """Make the file system, copy the root into it, and return the bytes that were written.
 
-    Its label is the one that stands for unfinished, until `finish` sets the one that is wanted.
+    begin: called when the seed is mounted, before the device is touched. Until all is there, the label is the one that
+    stands for unfinished.
     """
-    identity = order.uuid or str(uuid.uuid4())
-    workshop.tool([*_maker(order, identity), device])
+    with btrfs_seed.mounted(seed.path, seed.superblock, room) as (_, source):
+        begin()
+        workshop.tool([*_maker(order), device])
+        written = _filled(order, source / order.root, device, room)
+    _set_label(order, device, room)
+    workshop.synced(Path(device))
+    return written
+
+
+def _filled(order: Order, root: Path, device: str, room: Path) -> int:
     options = "noatime,compress=zstd" if order.filesystem == "btrfs" else "noatime"
-    with (
-        btrfs_seed.mounted(seed.path, seed.superblock, room) as (_, source),
-        workshop.mounted(device, room / "target", "-t", order.filesystem, "-o", options) as point,
-    ):
-        copied = treecopy.copy(source / order.root, _prepared(order, point))
+    with workshop.mounted(device, room / "target", "-t", order.filesystem, "-o", options) as point:
+        copied = treecopy.copy(root, _prepared(order, point))
         if order.filesystem == "ext4":
             _make_lost_and_found(point)
         workshop.tool(["sync", "--file-system", point])
@@ -57,8 +63,7 @@ def _make_lost_and_found(point: Path) -> None:
     os.utime(point, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
-def finish(order: Order, device: str, room: Path) -> None:
-    """Set the label that is wanted, which says that all is there."""
+def _set_label(order: Order, device: str, room: Path) -> None:
     if order.filesystem == "btrfs":
         with workshop.mounted(device, room / "target", "-t", "btrfs", "-o", "noatime,subvolid=5") as point:
             Btrfs(run=workshop.tool).set_label(point, order.label)
@@ -78,8 +83,8 @@ def require_tools(order: Order) -> None:
         tools.require(program)
 
 
-def _maker(order: Order, identity: str) -> list[str]:
-    label = UNFINISHED_LABEL
+def _maker(order: Order) -> list[str]:
+    label, identity = UNFINISHED_LABEL, order.uuid
     if order.filesystem == "ext4":
         return ["mke2fs", "-q", "-F", "-t", "ext4", "-L", label, "-U", identity]
     if order.filesystem == "xfs":

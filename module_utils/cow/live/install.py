@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from .. import names, tools
 from ..btrfs import Subvolume
@@ -15,7 +15,7 @@ from ..errors import CowError
 from ..journal import Journal
 from ..plan import Plan, Step
 from ..size import Size
-from . import copied, room, sprout
+from . import copied, room, sprout, verify
 from . import seed as seeds
 from . import target as targets
 from .order import Order
@@ -32,6 +32,7 @@ class Wanted:
     order: Order
     size: Size | None
     replace: str
+    verify: bool
     records: Path
 
     @classmethod
@@ -43,6 +44,7 @@ class Wanted:
             order=Order.of(params),
             size=Size.parse(params["size"]).floor(Size(4096)) if params["size"] else None,
             replace=params["replace"] or "",
+            verify=params["verify"],
             records=Path(names.absolute_path(params["records"])),
         )
 
@@ -78,7 +80,7 @@ class Found:
 
 def observe(wanted: Wanted) -> Found:
     """Read the target and the seed."""
-    target = targets.observe(wanted.target)
+    target, record = _target(wanted)
     seeds.check(wanted.seed)
     if target.path == wanted.seed.resolve():
         raise CowError(f"The target {wanted.target} is the seed itself. Choose another one.")
@@ -89,7 +91,6 @@ def observe(wanted: Wanted) -> Found:
         root = seed.root(wanted.order.root)
         method = choose(seed, wanted.order)
         inputs = _inputs(seed, root, wanted.order, method)
-        record = None if target.unfinished or not target.uuid else _journal(wanted.records, target.uuid).read()
         found = Found(seed, target, method, inputs, record, 0)
         if found.complete:
             return found
@@ -99,6 +100,19 @@ def observe(wanted: Wanted) -> Found:
             copied.require_tools(wanted.order)
             least = copied.least_bytes(seed, wanted.order, folder)
     return Found(seed, target, method, inputs, record, least)
+
+
+def _target(wanted: Wanted) -> tuple[Target, Mapping[str, Any] | None]:
+    """Return the target, and the record of the installation that is on it.
+
+    That of a copy is there before the file system is, and says of its UUID that it is unfinished. The label says it to
+    people alone: anybody may have given it.
+    """
+    target = targets.observe(wanted.target)
+    record = None if target.unfinished or not target.uuid else _journal(wanted.records, target.uuid).read()
+    if record and record.get("unfinished"):
+        return replace(target, content="", unfinished=True), None
+    return target, record
 
 
 def choose(seed: Seed, order: Order) -> Method:
@@ -131,7 +145,8 @@ def plan(found: Found, wanted: Wanted) -> Plan:
             f"seed needs {targets.room_in_words(found.least)} by this method ({found.method.name})."
         )
     _refuse_unnamed(found, wanted)
-    return Plan.of(*_make_file(found, size), _install(found, wanted))
+    first, *others = (*_make_file(found, size), _install(found, wanted))
+    return Plan.of(_with_verified_seed(first, wanted) if wanted.verify else first, *others)
 
 
 def describe(found: Found) -> dict[str, Any]:
@@ -189,6 +204,14 @@ def _refuse_unnamed(found: Found, wanted: Wanted) -> None:
     )
 
 
+def _with_verified_seed(step: Step, wanted: Wanted) -> Step:
+    def run() -> None:
+        verify.verify(wanted.seed).require_whole(wanted.seed)
+        step.run()
+
+    return replace(step, run=run)
+
+
 def _make_file(found: Found, size: int) -> list[Step]:
     if found.target.bytes is not None:
         return []
@@ -218,25 +241,34 @@ def _install(found: Found, wanted: Wanted) -> Step:
 
 
 def _run(found: Found, wanted: Wanted) -> None:
-    """Install; what says that it is unfinished goes when all else is done and the record is written."""
+    """Install; what says that it is unfinished goes when all else is done."""
     began = time.monotonic()
-    if found.target.uuid:
-        _journal(wanted.records, found.target.uuid).remove()
-    now = targets.observe(wanted.target)
+    now, _ = _target(wanted)
     if (now.content, now.uuid) != (found.target.content, found.target.uuid):
         raise CowError(
             f"What is on {wanted.target} changed meanwhile: {now.content or 'nothing'}. Nothing was changed."
         )
     with room.opened() as folder, targets.writable(now) as device:
-        targets.begin(device)
-        install = sprout.install if found.method.name == "sprout" else copied.install
-        written = install(found.seed, wanted.order, device, folder)
+        if found.method.name == "sprout":
+            written = sprout.install(found.seed, wanted.order, device, folder, lambda: _begin(found, wanted, device))
+        else:
+            order = replace(wanted.order, uuid=wanted.order.uuid or str(uuid4()))
+            written = copied.install(
+                found.seed, order, device, folder, lambda: _begin(found, wanted, device, order.uuid)
+            )
         identity = targets.identity(device)
         result = {**_result(found, wanted, identity), "bytes": written, "seconds": round(time.monotonic() - began, 3)}
         _journal(wanted.records, identity).write({"inputs": dict(found.inputs), "result": result})
-        if found.method.name == "copy":
-            copied.finish(wanted.order, device, folder)
         targets.end(device)
+
+
+def _begin(found: Found, wanted: Wanted, device: str, identity: str = "") -> None:
+    """Wipe and mark the target. identity: of the file system that will be made, and overwrites the mark."""
+    targets.begin(device)
+    if found.target.uuid:
+        _journal(wanted.records, found.target.uuid).remove()
+    if identity:
+        _journal(wanted.records, identity).write({"inputs": dict(found.inputs), "unfinished": True})
 
 
 def _result(found: Found, wanted: Wanted, identity: str) -> dict[str, Any]:

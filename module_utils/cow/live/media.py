@@ -135,8 +135,8 @@ def observe_result(wanted: Wanted) -> Found:
 def plan(found: Found, wanted: Wanted) -> Plan:
     """Decide what to do."""
     if wanted.state == "verified":
-        if found.verified and found.verified.wrong:
-            raise CowError(f"{wanted.path} is damaged: {found.verified.wrong} Do not use it: build it or get it again.")
+        if found.verified:
+            found.verified.require_whole(wanted.path)
         return Plan()
     standing = found.standing
     leftover = Plan.of(*resource.remove_leftover(standing))

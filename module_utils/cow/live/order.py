@@ -10,6 +10,7 @@ from typing import Any
 
 from .. import names
 from ..errors import CowError
+from .target import UNFINISHED_LABEL
 
 _LONGEST_LABEL = {"btrfs": 255, "ext4": 16, "xfs": 12}
 
@@ -50,6 +51,10 @@ class Order:
             raise CowError(
                 f"The label {self.label!r} is none for {self.filesystem}: wanted are 1 to {longest} bytes without "
                 f"spaces, '/' or '\\'. Set `label`."
+            )
+        if self.label == UNFINISHED_LABEL:
+            raise CowError(
+                f"The label {self.label} stands for an installation that is not finished. Set `label` to another one."
             )
         if self.filesystem == "btrfs":
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from .. import btrfs
@@ -27,14 +28,15 @@ def least_bytes(seed: Seed, metadata: str | None) -> int:
     return max(btrfs_file.LEAST, whole_mib(used + used // _SPARE + _METADATA + doubled))
 
 
-def install(seed: Seed, order: Order, device: str, room: Path) -> int:
+def install(seed: Seed, order: Order, device: str, room: Path, begin: Callable[[], None]) -> int:
     """Grow the file system onto a device, and return the bytes that it takes there.
 
+    begin: called when the seed is mounted, before the device is touched.
     What else is in the seed is deleted before the seed is removed, so that it does not have to move.
     """
     tool = Btrfs(run=workshop.tool)
     try:
-        with btrfs_seed.sprouted(seed.path, seed.superblock, device, room) as (source, point):
+        with btrfs_seed.sprouted(seed.path, seed.superblock, device, room, begin) as (source, point):
             _keep_only(point, order.root, tool)
             tool.remove_device(point, source)
             _make_writable(point / order.root, tool)

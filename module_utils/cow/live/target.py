@@ -18,7 +18,7 @@ from ..size import Size
 from .seed import bytes_of
 
 UNFINISHED_LABEL = "cowherd-part"
-"""Of a file system that is being filled. 12 bytes, the most that XFS has."""
+"""Of a file system that is being filled, for people who look at it. 12 bytes, the most that XFS has."""
 UNKNOWN = "data"
 """What stands for content that nothing recognises, where it is named as to be destroyed."""
 _MARKER = b"cowherd: this installation is not finished\n"
@@ -32,7 +32,8 @@ class Target:
 
     bytes: its size, None for a file that is not there.
     content: what is on it in words, "" when nothing is.  names: words that it may be named by, the most exact first.
-    unfinished: an installation was begun here and did not end.
+    unfinished: an installation was begun here and did not end. Of a file system that was to be filled by copying, the
+        record of the installation says so.
     """
 
     path: Path
@@ -144,16 +145,15 @@ def _recognised(real: Path, device: bool) -> Target:
         unknown = not marked and _holds_data(real, device)
         content = "data that no tool recognises" if unknown else ""
         return Target(real, device, size, content, (UNKNOWN,) if unknown else (), "", marked)
-    unfinished = marked or found.label == UNFINISHED_LABEL
     words = f"{found.type} {found.uuid}".strip() + (f" labelled {found.label!r}" if found.label else "")
     return Target(
         path=real,
         device=device,
         bytes=size,
-        content="" if unfinished else words,
+        content="" if marked else words,
         names=tuple(filter(None, (found.uuid, found.type))),
         uuid=found.uuid,
-        unfinished=unfinished,
+        unfinished=marked,
     )
 
 

@@ -45,6 +45,11 @@ class Verified:
         named = f" Hit: {names.shortened(self.damaged, _NAMED)}." if self.damaged else " No file is hit."
         return f"{counted}.{named}"
 
+    def require_whole(self, path: Path) -> None:
+        """Raise CowError when the image at the path, which this was found of, is damaged."""
+        if self.wrong:
+            raise CowError(f"{path} is damaged: {self.wrong} Do not use it: build it or get it again.")
+
 
 def verify(path: Path) -> Verified:
     """Read all that is in use of an image in a file or on a device. Raises CowError when it cannot be mounted."""
