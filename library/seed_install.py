@@ -14,7 +14,9 @@ description:
     move as they are, each verified by its checksum. Where something else is wanted, the root is copied with all
     attributes.
   - The seed is never written to. Several targets can be installed from one seed at a time.
-  - What is on the target is destroyed only when O(replace) names it.
+  - What is on the target is destroyed only when O(replace) names it. Looked for are the signatures that C(blkid) knows,
+    and bytes that are not zero, in all of a file, and in the first and the last MiB of a device. What is elsewhere on a
+    device, without a signature, is not found.
   - A target on which an installation did not end is marked, on the device itself or, where a file system is filled by
     copying, by its UUID in O(records), and the next run begins anew.
   - What was installed is remembered on this host, under the UUID of the new file system. A target that has this root

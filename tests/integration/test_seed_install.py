@@ -260,6 +260,16 @@ def test_data_that_nothing_recognises(bench: Bench, place: int) -> None:
     assert bench.run(replace="data")["changed"]
 
 
+def test_disk_whose_beginning_was_overwritten(bench: Bench) -> None:
+    """The copy of its partition table is at its end."""
+    with bench.make_target().open("r+b") as file:
+        file.seek(-512, os.SEEK_END)
+        file.write(b"EFI PART\0\0\1\0\x5c\0\0\0")
+    with loop_device(bench.target) as device:
+        assert "has something on it" in bench.refused(target=device)
+        assert bench.run(target=device, replace="data")["changed"]
+
+
 def test_label_that_somebody_else_gave(bench: Bench) -> None:
     """What is unfinished is known by the record, so that a file system of somebody else is not taken for it."""
     run("mkfs.ext4", "-q", "-L", "cowherd-part", bench.make_target())

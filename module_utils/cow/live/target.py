@@ -158,12 +158,16 @@ def _recognised(real: Path, device: bool) -> Target:
 
 
 def _holds_data(real: Path, device: bool) -> bool:
-    """Look at the beginning of a device, and at all of a file, which knows its holes."""
+    """Look at the beginning and end of a device, and at all of a file, which knows its holes.
+
+    At the end is the copy of a partition table.
+    """
     with real.open("rb") as file:
         if any(file.read(_LOOKED_AT)):
             return True
         if device:
-            return False
+            file.seek(max(0, bytes_of(real) - _LOOKED_AT))
+            return any(file.read(_LOOKED_AT))
         position = _LOOKED_AT
         while True:
             try:
