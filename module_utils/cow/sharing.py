@@ -29,15 +29,18 @@ class Sharing:
     def add(self, added: Manifest, base: Manifest | None = None) -> int:
         """Have the files of a tree share what another one has already, and return the bytes that they share now.
 
-        base: the tree that this one began as a snapshot of, which was added before.
+        base: the tree that this one began as a snapshot of, which was added before. What is in both under the same
+        number is shared already; a file that was made anew in its place is not.
         """
-        leaders, shared_before = added.tree.leaders(), base.contents if base else {}
+        leaders = added.tree.leaders()
+        shared_before = {entry.path: entry.inode for entry in base.tree.entries} if base else {}
+        contents = base.contents if base else {}
         shared = 0
         for entry in added.tree.entries:
             if not entry.is_file or entry.size < BLOCK or leaders.get(entry.path, entry.path) != entry.path:
                 continue
             digest = added.contents[entry.path]
-            if shared_before.get(entry.path) == digest:
+            if contents.get(entry.path) == digest and shared_before.get(entry.path) == entry.inode:
                 continue
             root, first = self._first.setdefault(digest, (added.tree.root, entry))
             if first is not entry:

@@ -29,6 +29,8 @@ from tests.support.seeds import mounted, run
 MODULE = "live_image"
 RANDOM = Random(1).randbytes(6 << 20)
 """Data that does not compress, so that it is found in the image as it is."""
+ZSTD_FRAME = b"\x28\xb5\x2f\xfd"
+"""What a compressed extent begins with."""
 NEEDLE = b"a-name-that-is-nowhere-else"
 
 
@@ -186,6 +188,20 @@ def test_equal_files_are_there_once(bench: Bench) -> None:
     assert plain["from"] is None
     assert install["added_bytes"] > len(RANDOM) > 20 * plain["added_bytes"]
     bench.assert_holds("install", "plain")
+
+
+def test_links_that_become_files_are_there_once(bench: Bench) -> None:
+    """In a snapshot they are made anew, with the content that is there already."""
+    first, second = bench.sources / "linked", bench.sources / "separate"
+    for root in (first, second):
+        root.mkdir()
+        (root / "0").write_bytes(RANDOM[: 2 << 20])
+    for number in range(1, 10):
+        os.link(first / "0", first / str(number))
+        (second / str(number)).write_bytes(RANDOM[: 2 << 20])
+    linked, separate = bench.run("linked", "separate<linked")["image"]["roots"]
+    assert linked["added_bytes"] > 2 << 20 > 2 * separate["added_bytes"]
+    bench.assert_holds("linked", "separate")
 
 
 def test_without_a_mount_where_nothing_is_lost(bench: Bench) -> None:
@@ -353,6 +369,24 @@ def test_flipped_bits_are_found_and_named(bench: Bench, checksum: str) -> None:
     message = bench.refused(state="verified")
     assert "damaged blocks of metadata: " in message
     assert "install:/" in message
+
+
+def test_every_file_that_a_flipped_bit_hits_is_named(bench: Bench) -> None:
+    """Of a compressed extent, and of one that two files share, which are no links of each other."""
+    tree = bench.sources / "shared"
+    tree.mkdir()
+    (tree / "one").write_bytes(RANDOM)
+    (tree / "two").write_bytes(RANDOM)
+    (tree / "compressed").write_bytes(Random(3).randbytes(2 << 20).hex().encode())
+    assert bench.run("shared", method="loop")["image"]["used_bytes"] < len(RANDOM) + (4 << 20)
+    good = bench.image.read_bytes()
+
+    flip(bench.image, good, RANDOM[1 << 20 : (1 << 20) + 4096])
+    assert "say: 1. Hit: shared:/one, shared:/two." in bench.refused(state="verified")
+
+    frames = [place for place in range(0, len(good), 4096) if good.startswith(ZSTD_FRAME, place)]
+    flip(bench.image, good, good[frames[0] : frames[0] + 4096])
+    assert "Hit: shared:/compressed." in bench.refused(state="verified")
 
 
 def flip(image: Path, good: bytes, wanted: bytes) -> None:
