@@ -318,6 +318,40 @@ def test_too_small_to_copy_to(bench: Bench) -> None:
     bench.assert_installed()
 
 
+@pytest.fixture(scope="module")
+def many(media: Media) -> Iterator[Media]:
+    """A seed with many small files, folders and links, which take much more than the bytes in them."""
+    image, point = media.path.with_name("many.seed"), media.path.with_name("point")
+    with image.open("wb") as file:
+        file.truncate(300 << 20)
+    run("mkfs.btrfs", "--quiet", "-m", "single", "-d", "single", image)
+    with mounted(image, point, "rw"):
+        root = point / "install"
+        run("btrfs", "--quiet", "subvolume", "create", root)
+        for number in range(20_000):
+            folder = root / str(number % 400)
+            folder.mkdir(exist_ok=True)
+            (folder / f"file-{number}").write_bytes(b"x" * 500)
+            if number % 4 == 0:
+                (folder / f"link-{number}").symlink_to("y" * 20)
+        content = manifest.of(root)
+    run("btrfstune", "-f", "-S", "1", image)
+    yield Media(image, digest_of(image), content)
+    image.unlink()
+
+
+@pytest.mark.parametrize("filesystem", ["ext4", "xfs", "btrfs"])
+def test_many_small_files_in_the_least_that_there_must_be(bench: Bench, many: Media, filesystem: str) -> None:
+    of_many = Bench(many, bench.folder)
+    wishes = {"filesystem": filesystem, "method": "copy", "verify": False}
+    message = of_many.refused(**wishes, size="10MiB")
+    (least,) = [int(word) for word in message.split() if word.isdigit() and int(word) > 20 << 20]
+    of_many.run(**wishes, size=str(least))
+    of_many.assert_installed()
+    usable = {"ext4": 1.6, "xfs": 4, "btrfs": 4}[filesystem]
+    assert least < usable * 20_000 * 4096
+
+
 def test_sources_that_are_no_seed(bench: Bench) -> None:
     size = {"size": "300MiB"}
     assert "is not a btrfs" in bench.refused(seed=__file__, **size)

@@ -27,7 +27,7 @@ _LEAST_LAST_GROUP = 50
 _RESERVED_INODES = 10
 """Numbers 1 to 10; the root of the tree is number 2."""
 LOST_AND_FOUND = b"lost+found"
-_LOST_AND_FOUND_BLOCKS = 4
+LOST_AND_FOUND_BLOCKS = 4
 
 _EXTENT = 1 << 15
 """Blocks of the longest extent."""
@@ -117,6 +117,18 @@ def default_journal(blocks: int) -> int:
     return next((journal for below, journal in _JOURNALS if blocks < below), _LARGEST_JOURNAL)
 
 
+def next_journal(blocks: int) -> int:
+    """Return the blocks of the journal that mke2fs gives the next larger file systems that get a larger one."""
+    return default_journal(next((below for below, _ in _JOURNALS if blocks < below), blocks))
+
+
+def blocks_to_grow(blocks: int) -> int:
+    """Return the blocks that mke2fs keeps (resize_inode) for the descriptors of 1024 times as many groups."""
+    groups = -(-blocks // _GROUP)
+    copies = sum(1 for group in range(groups) if _has_superblock(group))
+    return copies * min(BLOCK // 4, _descriptors(1024 * groups)) + 8
+
+
 def smallest(need: Need, journal: int | None = None) -> Layout:
     """Return the smallest file system that holds `need`; `journal` is in blocks, None for the default of its size."""
     inodes = need.inodes
@@ -148,8 +160,8 @@ def need_of(tree: Tree) -> Need:
     mke2fs takes blocks one after the other, in the order of the tree, and makes as many symlinks of one as it has hard
     links.
     """
-    blocks, inodes, of_folders = 1 + _LOST_AND_FOUND_BLOCKS, _RESERVED_INODES + 1, 0
-    folders = {b".": _Folder(), LOST_AND_FOUND: _Folder(_LOST_AND_FOUND_BLOCKS)}
+    blocks, inodes, of_folders = 1 + LOST_AND_FOUND_BLOCKS, _RESERVED_INODES + 1, 0
+    folders = {b".": _Folder(), LOST_AND_FOUND: _Folder(LOST_AND_FOUND_BLOCKS)}
     folders[b"."].add(LOST_AND_FOUND)
     leaders = tree.leaders()
     with Descent(tree.root) as descent:

@@ -9,24 +9,23 @@ from pathlib import Path
 from .. import tools, treecopy
 from ..btrfs import Btrfs
 from ..image import btrfs_seed, sizing, workshop
-from ..size import whole_mib
+from ..image.sizing import Need
 from ..tree import walk
+from . import capacity
+from . import seed as seeds
 from .order import Order
 from .seed import Seed
 from .target import UNFINISHED_LABEL
 
-_LEAST = {"btrfs": 128 << 20, "ext4": 16 << 20, "xfs": 300 << 20}
-"""Bytes: below, the tools refuse, or what they make holds next to nothing."""
-_PER_INODE = 1024
-_SPARE = 8
-
 
 def least_bytes(seed: Seed, order: Order, room: Path) -> int:
     """Return the size from which on the root is sure to fit, were it not compressed at all."""
+    return capacity.LEAST[order.filesystem](_need(seed, order, room))
+
+
+def _need(seed: Seed, order: Order, room: Path) -> Need:
     with btrfs_seed.mounted(seed.path, seed.superblock, room) as (_, point):
-        tree = walk(point / order.root)
-        content = sizing.payload(tree) + sizing.inodes_of(tree) * _PER_INODE
-    return whole_mib(content + content // _SPARE + _LEAST[order.filesystem])
+        return capacity.need_of(walk(point / order.root))
 
 
 def install(seed: Seed, order: Order, device: str, room: Path, begin: Callable[[], None]) -> int:
@@ -36,8 +35,9 @@ def install(seed: Seed, order: Order, device: str, room: Path, begin: Callable[[
     stands for unfinished.
     """
     with btrfs_seed.mounted(seed.path, seed.superblock, room) as (_, source):
+        need = capacity.need_of(walk(source / order.root))
         begin()
-        workshop.tool([*_maker(order), device])
+        workshop.tool([*_maker(order, need, seeds.bytes_of(Path(device))), device])
         written = _filled(order, source / order.root, device, room)
     _set_label(order, device, room)
     workshop.synced(Path(device))
@@ -83,10 +83,11 @@ def require_tools(order: Order) -> None:
         tools.require(program)
 
 
-def _maker(order: Order) -> list[str]:
+def _maker(order: Order, need: Need, size: int) -> list[str]:
     label, identity = UNFINISHED_LABEL, order.uuid
     if order.filesystem == "ext4":
-        return ["mke2fs", "-q", "-F", "-t", "ext4", "-L", label, "-U", identity]
+        shape = ["-b", str(sizing.BLOCK), "-I", str(sizing.INODE), "-N", str(capacity.ext4_inodes(need, size))]
+        return ["mke2fs", "-q", "-F", "-t", "ext4", *shape, "-L", label, "-U", identity]
     if order.filesystem == "xfs":
         return ["mkfs.xfs", "-q", "-f", "-L", label, "-m", f"uuid={identity}"]
     argv = ["mkfs.btrfs", "--quiet", "--force", "--label", label, "--uuid", identity]
