@@ -177,10 +177,14 @@ def superblock(path: Path) -> Superblock | None:
 
 @dataclass(frozen=True)
 class Space:
-    """Bytes that are used of a file system: of data, and of metadata."""
+    """Bytes that are used of a file system: of data, and of metadata, as which what is there twice is counted once.
+
+    doubled: metadata is there twice, or some of it is (dup).
+    """
 
     data: int
     metadata: int
+    doubled: bool = False
 
 
 def space(mounted: Path) -> Space:
@@ -194,6 +198,7 @@ def space(mounted: Path) -> Space:
     return Space(
         data=sum(used for flags, _, used in found if flags & _DATA),
         metadata=sum(used for flags, _, used in found if flags & _METADATA and not flags & _RESERVE),
+        doubled=any(flags & _METADATA and flags & _DOUBLED for flags, _, _ in found),
     )
 
 
@@ -330,7 +335,7 @@ _INFO = struct.Struct("=Q256s4Q16s16s16s4QQI4xQI4xQI4xQI4x8Q")
 _CREATED = 6
 """Where in the times of _INFO (four transactions, then four pairs of seconds and nanoseconds) that of creation is."""
 _SPACE = struct.Struct("=3Q")
-_DATA, _METADATA, _RESERVE = 1, 4, 1 << 49
+_DATA, _METADATA, _DOUBLED, _RESERVE = 1, 4, 1 << 5, 1 << 49
 _SCRUB = struct.Struct("=4Q15Q872x")
 _SCRUB_READ_ONLY = 1
 _CHILDREN_AT_ONCE = 255

@@ -321,10 +321,15 @@ def test_too_small_to_copy_to(bench: Bench) -> None:
 @pytest.fixture(scope="module")
 def many(media: Media) -> Iterator[Media]:
     """A seed with many small files, folders and links, which take much more than the bytes in them."""
-    image, point = media.path.with_name("many.seed"), media.path.with_name("point")
+    image = media.path.with_name("many.seed")
+    yield Media(image, *make_many(image, media.path.with_name("point"), "single"))
+    image.unlink()
+
+
+def make_many(image: Path, point: Path, metadata: str) -> tuple[str, Manifest]:
     with image.open("wb") as file:
-        file.truncate(300 << 20)
-    run("mkfs.btrfs", "--quiet", "-m", "single", "-d", "single", image)
+        file.truncate(400 << 20)
+    run("mkfs.btrfs", "--quiet", "-m", metadata, "-d", "single", image)
     with mounted(image, point, "rw"):
         root = point / "install"
         run("btrfs", "--quiet", "subvolume", "create", root)
@@ -336,8 +341,7 @@ def many(media: Media) -> Iterator[Media]:
                 (folder / f"link-{number}").symlink_to("y" * 20)
         content = manifest.of(root)
     run("btrfstune", "-f", "-S", "1", image)
-    yield Media(image, digest_of(image), content)
-    image.unlink()
+    return digest_of(image), content
 
 
 @pytest.mark.parametrize("filesystem", ["ext4", "xfs", "btrfs"])
@@ -350,6 +354,21 @@ def test_many_small_files_in_the_least_that_there_must_be(bench: Bench, many: Me
     of_many.assert_installed()
     usable = {"ext4": 1.6, "xfs": 4, "btrfs": 4}[filesystem]
     assert least < usable * 20_000 * 4096
+
+
+def test_much_metadata_twice(bench: Bench, many: Media) -> None:
+    """In the least that there must be, also of a seed that has it twice itself."""
+    image = bench.folder / "dup.seed"
+    doubled = Media(image, *make_many(image, bench.folder / "point", "dup"))
+    for media, wishes in ((many, {"metadata": "dup"}), (doubled, {}), (doubled, {"metadata": "single"})):
+        of_many = Bench(media, bench.folder)
+        message = of_many.refused(**wishes, size="10MiB")
+        (least,) = [int(word) for word in message.split() if word.isdigit() and int(word) > 20 << 20]
+        of_many.run(**wishes, size=str(least))
+        of_many.assert_installed()
+        with mounted(bench.target, bench.folder / "shown") as point:
+            assert ("Metadata, DUP" in run("btrfs", "filesystem", "df", point)) == (wishes.get("metadata") != "single")
+        bench.target.unlink()
 
 
 def test_sources_that_are_no_seed(bench: Bench) -> None:

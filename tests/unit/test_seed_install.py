@@ -8,7 +8,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from ansible.module_utils.cow.btrfs import Superblock
+from ansible.module_utils.cow.btrfs import Space, Superblock
 from ansible.module_utils.cow.errors import CowError
 from ansible.module_utils.cow.live import install
 from ansible.module_utils.cow.live.install import Found, Method, Wanted
@@ -23,6 +23,7 @@ SEED = Seed(
     Path("/srv/media.seed"),
     Superblock(str(uuid4()), "media", 11, 80 * MIB, 60 * MIB, 80 * MIB, 1, 1, 16384, "xxhash64", seed=True),
     {},
+    Space(50 * MIB, 10 * MIB),
 )
 ORDER = Order("install", "btrfs", "auto", "install", "", None, None, None)
 DEVICE = Target(Path("/dev/vdb"), True, 400 * MIB, "", (), "", unfinished=False)

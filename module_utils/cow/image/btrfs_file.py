@@ -293,13 +293,25 @@ def room_for(trees: Iterable[Tree]) -> int:
     return _ROOM + 4 * sum(sizing.payload(tree) + sizing.inodes_of(tree) * 4096 for tree in trees)
 
 
-def _needed(size: int, data: int, metadata: int) -> int:
-    """The chunks of metadata come first and are whole ones; the last one of data is as large as what is left."""
+@dataclass(frozen=True)
+class Chunks:
+    """Bytes of the chunks of metadata and system data in a file system, and of the first one of each."""
+
+    all: int
+    one: int
+
+
+def chunks(size: int, metadata: int) -> Chunks:
+    """Return those of a file system of `size` bytes with so much metadata, which is in it once."""
     chunk = -(-(size // 10) // _CHUNK) * _CHUNK
     system, for_metadata = (min(chunk, most) for most in (_SYSTEM_CHUNK, _METADATA_CHUNK))
-    room_for_metadata = metadata + metadata // 4 + _SPARE
-    room_for_data = data + data // 64 + _SPARE
-    return _MIB + system + -(-room_for_metadata // for_metadata) * for_metadata + room_for_data
+    room = metadata + metadata // 4 + _SPARE
+    return Chunks(system + -(-room // for_metadata) * for_metadata, system + for_metadata)
+
+
+def _needed(size: int, data: int, metadata: int) -> int:
+    """The chunks of metadata come first and are whole ones; the last one of data is as large as what is left."""
+    return _MIB + chunks(size, metadata).all + data + data // 64 + _SPARE
 
 
 def _moved(seed: Path, target: Path, work: Path, tool: Btrfs) -> bool:

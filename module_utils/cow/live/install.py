@@ -95,7 +95,7 @@ def observe(wanted: Wanted) -> Found:
         if found.complete:
             return found
         if method.name == "sprout":
-            least = sprout.least_bytes(seed, wanted.order.metadata)
+            least = sprout.least_bytes(seed.space, wanted.order.metadata)
         else:
             copied.require_tools(wanted.order)
             least = copied.least_bytes(seed, wanted.order, folder)

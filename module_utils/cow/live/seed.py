@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .. import btrfs, names
-from ..btrfs import Subvolume, Superblock
+from ..btrfs import Space, Subvolume, Superblock
 from ..errors import CowError
 from ..image import btrfs_seed
 
@@ -26,6 +26,7 @@ class Seed:
     path: Path
     superblock: Superblock
     roots: dict[str, Subvolume]
+    space: Space
 
     def root(self, name: str) -> Subvolume:
         """Return the root of that name, or refuse."""
@@ -41,7 +42,8 @@ def observe(path: Path, room: Path) -> Seed:
     with btrfs_seed.mounted(path, found, room) as (_, point):
         inside = btrfs.nested(point)
         roots = {each.path.name: each for each in inside if each.path.parent == point}
-    return Seed(path, found, roots)
+        space = btrfs.space(point)
+    return Seed(path, found, roots, space)
 
 
 def check(path: Path) -> Superblock:

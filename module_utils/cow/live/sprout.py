@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .. import btrfs
-from ..btrfs import Btrfs
+from ..btrfs import Btrfs, Space
 from ..errors import CowError
 from ..image import btrfs_file, btrfs_seed, workshop
 from ..process import CommandFailed
@@ -15,17 +15,25 @@ from . import seed as seeds
 from .order import Order
 from .seed import Seed
 
-_METADATA = 80 << 20
-"""For the chunks of metadata and system data that a small device is given, and one of data that is not full."""
-_SPARE = 16
-"""A part of the content, for checksums and chunks that do not fill up."""
+_SPARE = 48 << 20
+"""For the first MiB, and chunks of data that are not full."""
+_PART = 16
+"""A part of the content, for the same of large ones."""
 
 
-def least_bytes(seed: Seed, metadata: str | None) -> int:
-    """Return the size from which on the seed is sure to fit."""
-    used = seed.superblock.used_bytes
-    doubled = _METADATA if metadata == "dup" else 0
-    return max(btrfs_file.LEAST, whole_mib(used + used // _SPARE + _METADATA + doubled))
+def least_bytes(space: Space, metadata: str | None) -> int:
+    """Return the size from which on a seed with so much in it is sure to fit."""
+    size = btrfs_file.LEAST
+    while (needed := whole_mib(_needed(size, space, metadata))) > size:
+        size = needed
+    return size
+
+
+def _needed(size: int, space: Space, metadata: str | None) -> int:
+    """Where metadata is to be there twice it may be there once meanwhile, a chunk at a time, or the other way round."""
+    chunks = btrfs_file.chunks(size, space.metadata)
+    twice = 2 * chunks.all + chunks.one
+    return space.data + space.data // _PART + _SPARE + (twice if space.doubled or metadata == "dup" else chunks.all)
 
 
 def install(seed: Seed, order: Order, device: str, room: Path, begin: Callable[[], None]) -> int:
