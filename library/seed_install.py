@@ -13,7 +13,9 @@ description:
   - Where btrfs is wanted, the seed grows a new file system on the target (a sprout), to which its compressed extents
     move as they are, each verified by its checksum. Where something else is wanted, the root is copied with all
     attributes.
-  - The seed is never written to. Several targets can be installed from one seed at a time.
+  - The seed is never written to. Several targets can grow out of one seed at a time. While all of it is read, to be
+    copied or verified, nobody else can mount it, and other runs wait for that, up to six hours, with their targets
+    untouched.
   - What is on the target is destroyed only when O(replace) names it. Looked for are the signatures that C(blkid) knows,
     and bytes that are not zero, in all of a file, and in the first and the last MiB of a device. What is elsewhere on a
     device, without a signature, is not found.

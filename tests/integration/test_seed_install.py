@@ -19,9 +19,13 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from ansible.module_utils.cow import manifest
+from ansible.module_utils.cow import btrfs, lock, manifest
+from ansible.module_utils.cow.errors import Busy
+from ansible.module_utils.cow.image import btrfs_seed
+from ansible.module_utils.cow.live import install
 from ansible.module_utils.cow.manifest import Manifest
 
+import seed_install
 from tests.support import needs, seeds, waiting
 from tests.support.ansible import ROOT, FourRuns, Result, four_runs, run_module
 from tests.support.seeds import mounted, run
@@ -201,6 +205,39 @@ def test_btrfs_by_copy_where_the_seed_has_other_checksums(bench: Bench) -> None:
 def test_wishes_that_the_seed_fulfils_still_sprout(bench: Bench) -> None:
     result = bench.run(checksum="xxhash64", node_size=16384, size="300MiB")
     assert result["installed"]["method"] == "sprout"
+
+
+@pytest.mark.parametrize("checksum", ["crc32c", "sha256", "blake2b"])
+def test_seeds_with_other_checksums_sprout(bench: Bench, checksum: str) -> None:
+    """xxhash64 is what the others have."""
+    image, point = bench.folder / "other.seed", bench.folder / "point"
+    seeds.make(image, point, "--csum", checksum, content=2 << 20)
+    with mounted(image, point, "ro,subvol=install"):
+        content = manifest.of(point)
+    other = Bench(Media(image, digest_of(image), content), bench.folder)
+    assert other.run(size="300MiB")["installed"]["method"] == "sprout"
+    found = btrfs.superblock(bench.target)
+    assert found
+    assert (found.checksum, found.devices) == (checksum, 1)
+    other.assert_installed()
+
+
+@pytest.mark.parametrize("filesystem", ["btrfs", "ext4"])
+def test_seed_that_somebody_else_reads(bench: Bench, filesystem: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is waited for before the target is touched, and when that takes too long nothing was."""
+    run("mkfs.ext4", "-q", bench.make_target(500 << 20))
+    usual = {key: option.get("default") for key, option in seed_install.ARGUMENTS.items()}
+    wanted = install.Wanted.of({**usual, **bench.args(filesystem=filesystem, replace="ext4", verify=False)})
+    found = install.observe(wanted)
+    (step,) = install.plan(found, wanted).steps
+    before = bench.everything()
+    monkeypatch.setattr(btrfs_seed, "_PATIENCE", 0.2)
+    with lock.held(f"btrfs seed {found.seed.superblock.uuid}"):
+        with pytest.raises(Busy, match=f"process {os.getpid()}.* btrfs seed {found.seed.superblock.uuid}"):
+            step.run()
+        assert bench.everything() == before
+    step.run()
+    bench.assert_installed()
 
 
 def test_read_only_root_becomes_writable(bench: Bench) -> None:
