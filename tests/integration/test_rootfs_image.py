@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -772,6 +773,87 @@ def test_a_killed_build_leaves_no_litter(tmp_path: Path, arguments: dict[str, An
     assert {path.name for path in image.parent.iterdir()} == {"image", "image.cowherd", "image.cowherd.tree"}
 
 
+@dataclass(frozen=True)
+class Exchange:
+    """Two images that take each other's place, the first of them with a signature beside it, both with a hash tree."""
+
+    image: Path
+    options: tuple[dict[str, Any], dict[str, Any]]
+
+    def disturbed(self, which: int, change: int, number: signal.Signals) -> tuple[str, str]:
+        """Build one with a signal before a change. Return what change that was, and how the run ended."""
+        program = [sys.executable, "-P", ROOT / "tests/support/killed_module.py", str(change), str(int(number))]
+        finished = subprocess.run(
+            [*program, self.image.parent, ROOT / f"library/{MODULE}.py"],
+            input=json.dumps({"path": str(self.image), **self.options[which]}),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert finished.returncode in (0, 1, -number), finished.stderr
+        said = json.loads(finished.stdout).get("msg", "done") if finished.stdout else "killed"
+        return finished.stderr, said
+
+    def build(self, which: int) -> Result:
+        """Build one, or find that it is there, and check it and all that lies beside it."""
+        result = built(self.image, **self.options[which])
+        beside = ["image.cowherd", "image.cowherd.tree", *([] if which else ["image.roothash.p7s"]), "image.verity"]
+        assert sorted(path.name for path in self.image.parent.iterdir()) == ["image", *beside]
+        verify = ["veritysetup", "verify", self.image, f"{self.image}.verity", result["image"]["verity"]["root_hash"]]
+        subprocess.run(verify, check=True)
+        return result
+
+
+@pytest.fixture
+def exchange(source: Path, tmp_path: Path) -> Exchange:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    request = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    files = ["-subj", "/CN=test", "-keyout", tmp_path / "key", "-out", tmp_path / "certificate"]
+    subprocess.run([*request, *files], capture_output=True, check=True)
+    signing = {"key": str(tmp_path / "key"), "certificate": str(tmp_path / "certificate")}
+    plain = {"src": str(source), "format": "squashfs", "verity": True, "verity_tree": "beside", "preset": "fast"}
+    return Exchange(folder / "image", ({**plain, "signing": signing}, plain))
+
+
+@pytest.mark.parametrize("back", [True, False])
+def test_a_kill_between_the_renames_is_made_good_by_the_next_run(exchange: Exchange, back: bool) -> None:
+    """Whether that is to build the old image or the new one; nobody has to allow it to replace what is there."""
+    there = 0
+    exchange.build(there)
+    done: list[str] = []
+    while True:
+        other = 1 - there
+        change, ended = exchange.disturbed(other, len(done) + 1, signal.SIGKILL)
+        assert ended == ("killed" if change else "done")
+        if not change:
+            break
+        done.append(change)
+        there = there if back else other
+        exchange.build(there)
+    exchange.build(other)
+    renames = [change.removeprefix("rename ") for change in done if change.startswith("rename")]
+    assert {"image.cowherd", "image.verity"} < set(renames)
+    assert renames[-1] == "image"
+
+
+def test_when_it_is_told_to_end_all_is_changed_or_nothing(exchange: Exchange) -> None:
+    there = 0
+    exchange.build(there)
+    done: list[str] = []
+    while "rename image" not in done:
+        before = listing(exchange.image.parent)
+        change, ended = exchange.disturbed(1 - there, len(done) + 1, signal.SIGTERM)
+        done.append(change)
+        if change.startswith("mkdir"):
+            assert ended == "killed" or ended.endswith("Nothing was changed.")
+            assert listing(exchange.image.parent) == before
+        else:
+            assert ended == "done"
+            there = 1 - there
+        assert not exchange.build(there)["changed"], change
+
+
 def start(image: Path, **options: Any) -> subprocess.Popen[bytes]:
     """A run that goes on by itself."""
     child = subprocess.Popen(
@@ -855,6 +937,19 @@ def test_what_mke2fs_lacks_is_said(source: Path, tmp_path: Path) -> None:
     built(image, src=str(source), format="ext4", method="loop", strict=True)
     with opened(image, tmp_path / "mounted") as root:
         assert (root / "etc/hostname").stat().st_mtime == far
+
+
+def test_what_an_archive_lost_is_known_when_nothing_is_built(source: Path, tmp_path: Path) -> None:
+    """Nobody unpacks it a second time to see."""
+    os.setxattr(source / "etc/hostname", "system.posix_acl_access", trees.acl(77))
+    archive, image = tmp_path / "source.tar", tmp_path / "image"
+    pack = ["tar", "--create", "--acls", "--xattrs", "--file", archive, "--directory", source, "."]
+    subprocess.run(pack, check=True)
+    options = {"src": str(archive), "format": "squashfs"}
+    assert built(image, **options)["image"]["lost"]
+    assert "The image lacks POSIX ACLs" in str(built(image, **options)["warnings"])
+    assert "does not keep POSIX ACLs" in refused(image, **options, strict=True)
+    assert "does not keep POSIX ACLs" in refused(image, **options, strict=True, rebuild=True)
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ def test_steps(path: Path) -> None:
         (there, {}, []),
         (found(path, ours=True, inputs={"recipe": 2}), {}, [f"{what}: it was made from something else"]),
         (there, {"rebuild": True}, [f"{what}: as asked for"]),
-        (replace(there, missing=(path,)), {}, [f"{what}: {path} is missing"]),
+        (replace(there, standing=replace(there.standing, amiss=(path,))), {}, [f"{what}: {path} is missing"]),
         (there, {"mode": "0644"}, [f"set the mode of {path} to 0644"]),
         (there, {"seed": False}, [f"clear the seed flag of {path}"]),
         (replace(there, seed=False), {}, [f"set the seed flag of {path}"]),

@@ -17,7 +17,7 @@ from .formats import FORMATS
 from .job import Built, Job, Options
 from .purge import Purge
 from .record import Inputs, Record
-from .resource import Standing
+from .resource import Beside, Standing
 from .sources import Look, Source, Visible
 
 RECIPE = 2
@@ -96,12 +96,10 @@ class Wanted:
 class Found:
     """What there is at the path, and what the source is now.
 
-    missing: files beside the image that it is useless without.
     bytes: that the image takes at least.  wrong: what verification says.
     """
 
     standing: Standing
-    missing: tuple[Path, ...] = ()
     source: Source | None = None
     look: Look | None = None
     inputs: Inputs | None = None
@@ -140,8 +138,7 @@ def observe(wanted: Wanted) -> Found:
 
 def observe_result(wanted: Wanted) -> Found:
     """Read what is there, and nothing of the source."""
-    standing = resource.observe(wanted.path, record.KIND)
-    return Found(standing, tuple(file for file in _files_of(wanted.path, standing.record) if not file.exists()))
+    return Found(resource.observe(wanted.path, record.KIND))
 
 
 def plan(found: Found, wanted: Wanted) -> Plan:
@@ -155,12 +152,17 @@ def plan(found: Found, wanted: Wanted) -> Plan:
         return Plan()
     if wanted.state == "absent":
         return leftover + Plan.of(*resource.delete(found.standing))
-    _refuse(found, wanted)
-    if reason := resource.reason(found.standing, found.inputs, missing=found.missing, rebuild=wanted.rebuild):
+    reason = resource.reason(found.standing, found.inputs, rebuild=wanted.rebuild)
+    lost = found.lost if reason else _lost(found)
+    if wanted.strict and lost:
+        raise CowError(
+            f"{wanted.options.format} does not keep {'; '.join(lost)}. Choose another format or method, or set "
+            f"`strict: false` to do without."
+        )
+    if reason:
         return leftover + _build(found, wanted, reason)
-    losses = Plan(warnings=tuple(f"The image lacks {loss}." for loss in _lost(found)))
-    beside = _files_of(wanted.path, found.standing.record)
-    return leftover + Plan.of(*resource.chmod(found.standing, wanted.mode, beside)) + losses
+    losses = Plan(warnings=tuple(f"The image lacks {loss}." for loss in lost))
+    return leftover + Plan.of(*resource.chmod(found.standing, wanted.mode)) + losses
 
 
 def describe(found: Found) -> dict[str, Any]:
@@ -170,14 +172,6 @@ def describe(found: Found) -> dict[str, Any]:
 
 def _source(wanted: Wanted) -> Source:
     return sources.of_incus(wanted.incus) if wanted.incus else sources.of_path(Path(wanted.src))
-
-
-def _files_of(path: Path, ours: Record | None) -> tuple[Path, ...]:
-    """The files beside the image that it is useless without."""
-    if ours is None:
-        return ()
-    beside = (record.tree_path(path),) if ours.verity and ours.verity.beside else ()
-    return (*beside, *((record.signature_path(path),) if ours.signed else ()))
 
 
 def _verified(wanted: Wanted, found: Found) -> Found:
@@ -231,14 +225,6 @@ def _certificate_digest(signing: Signing | None) -> str | None:
     return sources.sha256(signing.key, signing.certificate)
 
 
-def _refuse(found: Found, wanted: Wanted) -> None:
-    if wanted.strict and found.lost:
-        raise CowError(
-            f"{wanted.options.format} does not keep {'; '.join(found.lost)}. Choose another format or method, or set "
-            f"`strict: false` to do without."
-        )
-
-
 def _lost(found: Found) -> tuple[str, ...]:
     return found.lost or (tuple(found.standing.record.result["lost"]) if found.standing.record else ())
 
@@ -271,7 +257,7 @@ class _Build:
     inputs: Inputs
 
     def run(self) -> None:
-        """Build in the folder beside, then put all in place; the record last."""
+        """Build in the folder beside, then put all in place."""
         path = self.wanted.path
         with workshop.opened(path) as work:
             target = work / "image"
@@ -343,15 +329,11 @@ class _Build:
 
     def _finish(self, work: Path, target: Path, result: Mapping[str, Any], tree: verity.Tree | None) -> None:
         path = self.wanted.path
-        moves = {work / "verity": record.tree_path(path), work / "signature": record.signature_path(path)}
-        resource.publish(moves, target, path, self.wanted.mode)
-        if self.look.whole:
-            self.look.whole.save(record.contents_path(path))
-        else:
-            record.contents_path(path).unlink(missing_ok=True)
-        stamp = record.stamp(path)
-        Record(self.inputs, result, stamp, tree, self.wanted.signing is not None, self.look.files).save(path)
-        workshop.synced(path.parent)
+        made = {record.tree_path(path): work / "verity", record.signature_path(path): work / "signature"}
+        files = {place: file for place, file in made.items() if file.exists()}
+        contents = {record.contents_path(path): self.look.whole} if self.look.whole else {}
+        new = Record(self.inputs, result, verity=tree, files=self.look.files)
+        resource.publish(work, target, path, self.wanted.mode, new, beside=Beside(files, contents))
 
 
 def _newest(visible: Visible) -> int:

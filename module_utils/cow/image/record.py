@@ -28,48 +28,66 @@ class Record:
     """inputs: of the image.  result: the return values that outlast the build.  stamp: of the file as it was built.
 
     files: digests of the source's files, by what they were when they were read.
+    beside: stamps of the files beside the image that it is useless without, by name.
+    former: of the image that this one replaces. A record is there before its image, and till then the former one holds.
     """
 
     inputs: Inputs
     result: Mapping[str, Any]
-    stamp: str
+    stamp: str = ""
     verity: verity.Tree | None = None
-    signed: bool = False
     files: Mapping[str, str] = field(default_factory=dict)
     kind: str = KIND
+    beside: Mapping[str, str] = field(default_factory=dict)
+    former: Record | None = None
 
-    def save(self, image: Path) -> None:
-        """Write it beside the image, durably."""
-        _journal(image, self.kind).write(
-            {
-                "inputs": dict(self.inputs),
-                "result": dict(self.result),
-                "stamp": self.stamp,
-                "verity": self.verity.record() if self.verity else None,
-                "signed": self.signed,
-                "files": dict(self.files),
-            }
-        )
+    def save(self, file: Path) -> None:
+        """Write it to a file, durably."""
+        Journal(file, self.kind).write(_document(self))
+
+    def amiss(self, image: Path) -> tuple[Path, ...]:
+        """Return the files beside the image that are missing, or are not those that were made with it."""
+        files = {image.with_name(name): mark for name, mark in self.beside.items()}
+        return tuple(file for file, mark in files.items() if not file.exists() or stamp(file) != mark)
 
 
 def load(image: Path, kind: str = KIND) -> Record | None:
     """Read what is beside an image; None when there is nothing. Raises CowError when it is damaged or of other work."""
-    document = _journal(image, kind).read()
+    document = Journal(record_path(image), kind).read()
     if document is None:
         return None
     try:
-        tree = document["verity"]
-        return Record(
-            document["inputs"],
-            document["result"],
-            document["stamp"],
-            verity.Tree(**tree) if tree else None,
-            document["signed"],
-            document["files"],
-            kind,
-        )
+        found = _of(document, kind)
     except (KeyError, TypeError) as error:
         raise CowError(f"The record {record_path(image)} has not what it should have. Move it aside.") from error
+    former = found.former
+    return former if former and image.exists() and stamp(image) == former.stamp else found
+
+
+def _document(record: Record) -> dict[str, Any]:
+    return {
+        "inputs": dict(record.inputs),
+        "result": dict(record.result),
+        "stamp": record.stamp,
+        "verity": record.verity.record() if record.verity else None,
+        "files": dict(record.files),
+        "beside": dict(record.beside),
+        "former": _document(record.former) if record.former else None,
+    }
+
+
+def _of(document: Mapping[str, Any], kind: str) -> Record:
+    tree, former = document["verity"], document["former"]
+    return Record(
+        document["inputs"],
+        document["result"],
+        document["stamp"],
+        verity.Tree(**tree) if tree else None,
+        document["files"],
+        kind,
+        document["beside"],
+        _of(former, kind) if former else None,
+    )
 
 
 def known(image: Path, record: Record | None, number: int | None = None) -> Known:
@@ -86,7 +104,7 @@ def fingerprint(inputs: Inputs) -> str:
 
 
 def stamp(image: Path) -> str:
-    """Return what changes when somebody writes to the image or puts another in its place."""
+    """Return what changes when somebody writes to the image or puts another in its place, and not when it is moved."""
     status = image.stat()
     return f"{status.st_ino} {status.st_size} {status.st_mtime_ns}"
 
@@ -121,7 +139,3 @@ def beside(image: Path) -> tuple[Path, ...]:
     first = contents_path(image)
     numbered = sorted(path for path in first.parent.iterdir() if path.name.startswith(f"{first.name}."))
     return (tree_path(image), signature_path(image), description_path(image), first, *numbered, record_path(image))
-
-
-def _journal(image: Path, kind: str) -> Journal:
-    return Journal(record_path(image), kind)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import CowError
+from ..manifest import Manifest
 from ..plan import Step
 from . import purge, record, workshop
 from .record import Inputs, Record
@@ -33,6 +34,7 @@ class Standing:
     record: of the image that is there; None when there is none that was built here and is still the same.
     occupied: why a file at the path is not ours to replace; "" when it is, or there is none.
     leftover: a killed build left its folder.
+    amiss: files beside an image that is ours, which is useless without them, that are missing or others.
     """
 
     path: Path
@@ -41,6 +43,18 @@ class Standing:
     occupied: str
     mode: int
     leftover: bool
+    amiss: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What is made to lie beside an image, by the place that it belongs to.
+
+    files: that the image is useless without.  contents: of the sources.
+    """
+
+    files: Mapping[Path, Path] = field(default_factory=dict)
+    contents: Mapping[Path, Manifest] = field(default_factory=dict)
 
 
 def check_path(path: Path) -> None:
@@ -69,17 +83,19 @@ def observe(path: Path, kind: str) -> Standing:
         occupied = f"{path}, which was not built here"
     elif exists and before and record.stamp(path) != before.stamp:
         occupied = f"{path}, which was changed since it was built"
+    ours = before if exists and not occupied else None
     return Standing(
         path=path,
         exists=exists,
-        record=before if exists and not occupied else None,
+        record=ours,
         occupied=occupied,
         mode=path.stat().st_mode & 0o777 if exists else 0,
         leftover=workshop.folder_of(path).exists(),
+        amiss=ours.amiss(path) if ours else (),
     )
 
 
-def reason(found: Standing, inputs: Inputs | None, *, missing: Sequence[Path] = (), rebuild: bool = False) -> str:
+def reason(found: Standing, inputs: Inputs | None, *, rebuild: bool = False) -> str:
     """Say why the image has to be built; "" when it has not."""
     if not found.exists:
         return "there is none"
@@ -87,8 +103,9 @@ def reason(found: Standing, inputs: Inputs | None, *, missing: Sequence[Path] = 
         return "another file is there"
     if found.record is None or found.record.inputs != inputs:
         return "it was made from something else"
-    if missing:
-        return f"{missing[0]} is missing"
+    if found.amiss:
+        first = found.amiss[0]
+        return f"{first} is {'not the one that was made with it' if first.exists() else 'missing'}"
     return "as asked for" if rebuild else ""
 
 
@@ -136,10 +153,11 @@ def delete(found: Standing) -> list[Step]:
     ]
 
 
-def chmod(found: Standing, wanted: int, files: Sequence[Path] = ()) -> list[Step]:
-    """Give the image, and files beside it, the permissions that are wanted."""
+def chmod(found: Standing, wanted: int) -> list[Step]:
+    """Give the image, and the files that it is useless without, the permissions that are wanted."""
     if found.mode == wanted:
         return []
+    files = [found.path.with_name(name) for name in found.record.beside] if found.record else []
 
     def run() -> None:
         for file in (*files, found.path):
@@ -166,19 +184,42 @@ def measured(target: Path, payload: int, seconds: float) -> Mapping[str, Any]:
     }
 
 
-def publish(moves: Mapping[Path, Path], target: Path, path: Path, permissions: int) -> None:
-    """Have the new image and the files beside it take the places of the old ones, durably; the image last.
+def publish(
+    work: Path, target: Path, path: Path, permissions: int, new: Record, *, beside: Beside | None = None
+) -> None:
+    """Have a new image, its record and what is beside it take the places of the old ones, durably.
 
-    moves: what was made beside the image, if it was made, and where it belongs.
-    Only a crash between the renames could leave an image with the wrong files beside it, and no record then.
+    new: the record, for which stamps are taken here.  beside: None when what is there belongs to the new image too.
+
+    What takes long or can fail is done in the folder `work`. Then there are only renames, the record's first and the
+    image's last. Whoever looks after a kill between them finds the old image as ours by the record of it that is in the
+    new one, and by the stamps in that which files beside it are not its own any more.
     """
-    made = [file for file in (*moves, target) if file.exists()]
-    for file in made:
+    files = beside.files if beside else {}
+    for file in (*files.values(), target):
         file.chmod(permissions)
         workshop.synced(file)
-    for file, place in moves.items():
-        if file.exists():
-            file.replace(place)
-        else:
-            place.unlink(missing_ok=True)
+    moves = {**_drafts(work, target, path, new, beside), **files}
+    stale = [file for file in record.beside(path) if file not in moves] if beside else []
+    workshop.past_return()
+    for place, file in moves.items():
+        file.replace(place)
+    for file in stale:
+        file.unlink(missing_ok=True)
+    workshop.synced(path.parent)
     target.replace(path)
+    workshop.synced(path.parent)
+
+
+def _drafts(work: Path, target: Path, path: Path, new: Record, beside: Beside | None) -> dict[Path, Path]:
+    """Write the record and the contents of the sources, and return them by the places where they belong."""
+    former = observe(path, new.kind).record
+    whole = replace(new, stamp=record.stamp(target), former=replace(former, former=None) if former else None)
+    if beside:
+        whole = replace(whole, beside={place.name: record.stamp(file) for place, file in beside.files.items()})
+    contents = beside.contents if beside else {}
+    drafts = {place: work / place.name for place in (record.record_path(path), *contents)}
+    for place, manifest in contents.items():
+        manifest.save(drafts[place])
+    whole.save(drafts[record.record_path(path)])
+    return drafts

@@ -23,6 +23,7 @@ from ..tree import unblock, walk
 
 _PATIENCE = 6 * 3600.0
 """Seconds that a tool may take."""
+_ASKS_TO_END = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 _TIED = ("setpriv", "--pdeathsig", "KILL")
 _OWN_TIME = ("env", "--unset=SOURCE_DATE_EPOCH")
 """mksquashfs does not bear both this and an option for the time."""
@@ -98,12 +99,18 @@ def mounted(what: str | Path, point: Path, *options: str) -> Iterator[Path]:
 @contextmanager
 def _told_to_end() -> Iterator[None]:
     """Turn signals that ask for an end into an error, so that what was begun is cleared away."""
-    before = {number: signal.signal(number, _end) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)}
+    before = {number: signal.signal(number, _end) for number in _ASKS_TO_END}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def past_return() -> None:
+    """Let no signal end what is left to do, of which a part would be worse than all: renames, a moment's work."""
+    for number in _ASKS_TO_END:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _end(number: int, _frame: FrameType | None) -> NoReturn:

@@ -16,7 +16,7 @@ from ..image import btrfs_file, record, resource, sizing, workshop
 from ..image.btrfs_file import Abilities, Method
 from ..image.purge import Purge
 from ..image.record import Inputs, Record
-from ..image.resource import Standing
+from ..image.resource import Beside, Standing
 from ..plan import Plan, Step
 from . import build, roots, verify
 from . import seed as seeds
@@ -84,7 +84,6 @@ class Found:
     standing: Standing
     seed: bool = False
     sprouts: tuple[str, ...] = ()
-    missing: tuple[Path, ...] = ()
     seen: tuple[Seen, ...] = ()
     inputs: Inputs | None = None
     method: Method | None = None
@@ -123,12 +122,10 @@ def observe_result(wanted: Wanted) -> Found:
     path = wanted.path
     standing = resource.observe(path, KIND)
     superblock = btrfs.superblock(path) if standing.exists else None
-    description = record.description_path(path)
     return Found(
         standing=standing,
         seed=bool(superblock and superblock.seed),
         sprouts=btrfs.sprouts(superblock.uuid) if superblock else (),
-        missing=(description,) if standing.record and not description.exists() else (),
     )
 
 
@@ -145,13 +142,12 @@ def plan(found: Found, wanted: Wanted) -> Plan:
         if deletion:
             _refuse_orphans(found, wanted, "deleted")
         return leftover + Plan.of(*deletion)
-    if reason := resource.reason(standing, found.inputs, missing=found.missing, rebuild=wanted.rebuild):
+    if reason := resource.reason(standing, found.inputs, rebuild=wanted.rebuild):
         if standing.exists:
             _refuse_orphans(found, wanted, "replaced")
         return leftover + _build(found, wanted, reason)
     losses = Plan(warnings=tuple(f"The image lacks {loss}." for loss in found.lost))
-    beside = (record.description_path(wanted.path),)
-    return leftover + Plan.of(*_flag(found, wanted), *resource.chmod(standing, wanted.mode, beside)) + losses
+    return leftover + Plan.of(*_flag(found, wanted), *resource.chmod(standing, wanted.mode)) + losses
 
 
 def describe(found: Found) -> dict[str, Any]:
@@ -241,9 +237,7 @@ def _change_flag(found: Found, wanted: Wanted) -> None:
         target = work / "image"
         workshop.tool(["cp", "--reflink=auto", "--sparse=always", path, target])
         Btrfs(run=workshop.tool).set_seed(str(target), seed=wanted.order.seed)
-        resource.publish({}, target, path, wanted.mode)
-        replace(found.standing.record, stamp=record.stamp(path)).save(path)
-        workshop.synced(path.parent)
+        resource.publish(work, target, path, wanted.mode, found.standing.record)
 
 
 def _build(found: Found, wanted: Wanted, reason: str) -> Plan:
@@ -280,7 +274,7 @@ class _Build:
     able: Abilities
 
     def run(self) -> None:
-        """Build in the folder beside, then put all in place; the record last."""
+        """Build in the folder beside, then put all in place."""
         wanted = self.wanted
         with workshop.opened(wanted.path) as work:
             with ExitStack() as stack:
@@ -338,16 +332,15 @@ class _Build:
     def _finish(self, work: Path, target: Path, description: bytes, result: Mapping[str, Any]) -> None:
         path = self.wanted.path
         (work / "description").write_bytes(description)
-        resource.publish({work / "description": record.description_path(path)}, target, path, self.wanted.mode)
-        for stale in record.beside(path):
-            if stale.name.startswith(f"{record.contents_path(path).name}."):
-                stale.unlink()
-        for number, each in enumerate(self.seen):
-            if each.look.whole:
-                each.look.whole.save(record.contents_path(path, number))
+        contents = {
+            record.contents_path(path, number): each.look.whole
+            for number, each in enumerate(self.seen)
+            if each.look.whole
+        }
         files = {key: digest for each in self.seen for key, digest in each.look.files.items()}
-        Record(self.inputs, result, record.stamp(path), files=files, kind=KIND).save(path)
-        workshop.synced(path.parent)
+        new = Record(self.inputs, result, files=files, kind=KIND)
+        beside = Beside({record.description_path(path): work / "description"}, contents)
+        resource.publish(work, target, path, self.wanted.mode, new, beside=beside)
 
 
 def _root(shown: Shown) -> dict[str, Any]:
