@@ -22,7 +22,7 @@ from ansible.module_utils.cow.image import btrfs_file, workshop
 from ansible.module_utils.cow.manifest import Manifest
 
 from tests.support import images, loops, needs, seeds, trees, waiting
-from tests.support.ansible import ROOT, FourRuns, Result, four_runs, run_module
+from tests.support.ansible import ROOT, FourRuns, Result, disturb_module, four_runs, run_module
 from tests.support.incusd import Incusd
 from tests.support.seeds import mounted, run
 
@@ -543,3 +543,31 @@ def test_killed_in_the_middle(bench: Bench, number: signal.Signals) -> None:
     steps = bench.run("install", "live<install")["steps"]
     assert steps[0].startswith("remove" if number == signal.SIGKILL else "build")
     bench.assert_holds("install", "live")
+
+
+def test_a_kill_between_the_renames_is_made_good_by_the_next_run(bench: Bench) -> None:
+    """Of a build with fewer roots, and of a change of the flag, after which the image is the same one still."""
+
+    def killed(change: int, *roots: str, **args: Any) -> str:
+        name, ended = disturb_module(MODULE, bench.args(*roots, **args), bench.folder, change, signal.SIGKILL)
+        assert ended == ("killed" if name else "done")
+        return name
+
+    plain = bench.sources / "copy"
+    make_plain(plain)
+    bench.run("plain", "copy")
+    first = ("media.seed.cowherd", "media.seed.cowherd.json", "media.seed.cowherd.tree.0", "media.seed.cowherd.tree.1")
+    done = [""]
+    while name := killed(len(done), "plain"):
+        done.append(name)
+        bench.run("plain", "copy")
+        bench.assert_holds("plain", "copy")
+        assert {path.name for path in bench.folder.iterdir() if path.is_file()} == {"media.seed", *first}
+    assert {"rename media.seed.cowherd", "remove media.seed.cowherd.tree.1", "rename media.seed"} < set(done)
+    uuid = bench.run("plain")["image"]["uuid"]
+    done = [""]
+    while name := killed(len(done), "plain", seed=False, force=True):
+        done.append(name)
+        assert bench.run("plain")["image"]["uuid"] == uuid
+        bench.assert_holds("plain")
+    assert {"rename media.seed.cowherd", "rename media.seed"} < set(done)

@@ -26,7 +26,7 @@ from ansible.module_utils.cow.manifest import Manifest
 from ansible.module_utils.cow.tree import Entry, Tree
 
 from tests.support import loops, needs, seeds, trees, waiting
-from tests.support.ansible import ROOT, Result, four_runs, run_module
+from tests.support.ansible import ROOT, Result, disturb_module, four_runs, run_module
 from tests.support.incusd import Incusd
 
 MODULE = "rootfs_image"
@@ -782,17 +782,8 @@ class Exchange:
 
     def disturbed(self, which: int, change: int, number: signal.Signals) -> tuple[str, str]:
         """Build one with a signal before a change. Return what change that was, and how the run ended."""
-        program = [sys.executable, "-P", ROOT / "tests/support/killed_module.py", str(change), str(int(number))]
-        finished = subprocess.run(
-            [*program, self.image.parent, ROOT / f"library/{MODULE}.py"],
-            input=json.dumps({"path": str(self.image), **self.options[which]}),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert finished.returncode in (0, 1, -number), finished.stderr
-        said = json.loads(finished.stdout).get("msg", "done") if finished.stdout else "killed"
-        return finished.stderr, said
+        arguments = {"path": str(self.image), **self.options[which]}
+        return disturb_module(MODULE, arguments, self.image.parent, change, number)
 
     def build(self, which: int) -> Result:
         """Build one, or find that it is there, and check it and all that lies beside it."""

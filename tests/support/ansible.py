@@ -55,6 +55,24 @@ def run_module(
     return result
 
 
+def disturb_module(name: str, args: Mapping[str, Any], folder: Path, change: int, number: int) -> tuple[str, str]:
+    """Run a module that gets a signal before its change of that number in a folder (see killed_module.py).
+
+    Return what change it was, "" when there are fewer; and the module's message, "done" without one, or "killed".
+    """
+    program = [sys.executable, "-P", ROOT / "tests/support/killed_module.py", str(change), str(int(number)), folder]
+    finished = subprocess.run(
+        [*program, ROOT / f"library/{name}.py"],
+        input=json.dumps(dict(args)),
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+    assert finished.returncode in (0, 1, -number), finished.stderr
+    return finished.stderr, json.loads(finished.stdout).get("msg", "done") if finished.stdout else "killed"
+
+
 @dataclass(frozen=True)
 class FourRuns:
     """What a module returned in check mode, in the run, in a second run, and in check mode after that."""
