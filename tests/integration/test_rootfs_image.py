@@ -773,6 +773,26 @@ def test_a_killed_build_leaves_no_litter(tmp_path: Path, arguments: dict[str, An
     assert {path.name for path in image.parent.iterdir()} == {"image", "image.cowherd", "image.cowherd.tree"}
 
 
+def test_no_room_for_what_lies_beside(memory: Path) -> None:
+    """The image fits, and the list of the source's files does not any more."""
+    source, folder = plain(memory / "source"), memory / "images"
+    folder.mkdir()
+    draw = Random(1)
+    for _ in range(4000):
+        (source / "var/lib" / draw.randbytes(100).hex()).touch()
+    options = {"src": str(source), "format": "squashfs"}
+    fits = built(memory / "image", **options)["image"]["bytes"]
+    contents = (memory / "image.cowherd.tree").stat().st_size
+    assert contents > 256 << 10
+    built(folder / "image", **options, purge=["usr/bin/*", "var/lib/*"])
+    status = os.statvfs(memory)
+    full = (status.f_blocks - status.f_bfree) * status.f_frsize
+    seeds.run("mount", "-o", f"remount,size={full + fits + contents // 2}", memory)
+    assert "No space left on device" in refused(folder / "image", **options)
+    seeds.run("mount", "-o", f"remount,size={full + fits + 2 * contents}", memory)
+    built(folder / "image", **options)
+
+
 @dataclass(frozen=True)
 class Exchange:
     """Two images that take each other's place, the first of them with a signature beside it, both with a hash tree."""
