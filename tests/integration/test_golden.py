@@ -79,6 +79,21 @@ def test_what_has_not_changed_is_not_promoted_again(store: Store) -> None:
     assert store.run("promote", "p", "--source", source)["current"] == 3
 
 
+def test_a_source_that_is_a_link_is_followed_once(store: Store) -> None:
+    """As builds have it: the link leads to the newest, and what it leads to is what is promoted."""
+    source = store.begin()
+    link = store.folder / "current"
+    link.symlink_to(source.name)
+    assert not store.run("promote", "p", "--source", link)["changed"]
+    (source / "folder" / "deep" / "script").write_text("changed\n")
+    assert store.run("promote", "p", "--source", link)["current"] == 2
+    assert (store.clone("alice") / "folder" / "deep" / "script").read_text() == "changed\n"
+    link.unlink()
+    link.symlink_to(source.name + "/text")
+    assert "does not exist" in store.run("promote", "p", "--source", link, status=3)["msg"]
+    assert [each["state"] for each in store.project()["generations"]] == ["complete"] * 2
+
+
 def test_old_generations_go_when_nobody_uses_them(store: Store) -> None:
     source = store.begin()
     store.clone("alice")
@@ -408,3 +423,25 @@ def test_nothing_of_a_tree_is_lost(store: Store) -> None:
         assert store.run("gc", "--keep", 1, "--grace", 0)["failed"] == []
         store.module("golden_cache", project="p", state="absent")
         assert store.run("list")["projects"] == []
+
+
+def test_a_change_in_a_subvolume_of_the_source_is_seen(tmp_path: Path) -> None:
+    """It has a device number of its own, and is part of the tree nevertheless; what is mounted is not."""
+    with golden.place("btrfs", tmp_path) as place, golden.store(place) as store:
+        source = store.folder / "source"
+        source.mkdir()
+        subprocess.run(["btrfs", "-q", "subvolume", "create", source / "cache"], check=True)
+        (source / "cache" / "file").write_text("first\n")
+        (source / "mounted").mkdir()
+        assert store.run("promote", "p", "--source", source)["current"] == 1
+        (source / "cache" / "file").write_text("second\n")
+        assert store.run("promote", "p", "--source", source)["current"] == 2
+        assert (store.clone("alice") / "cache" / "file").read_text() == "second\n"
+        subprocess.run(["mount", "-t", "tmpfs", "tmpfs", source / "mounted"], check=True)
+        try:
+            (source / "mounted" / "folder").mkdir()
+            store.run("promote", "p", "--source", source)
+            (source / "mounted" / "folder" / "file").touch()
+            assert not store.run("promote", "p", "--source", source)["changed"]
+        finally:
+            subprocess.run(["umount", source / "mounted"], check=True)

@@ -4,29 +4,34 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from pathlib import Path
 
-from .refusals import NotThere
+from ..tree import mounts_below
+from .refusals import NotThere, Refusal
 
 
 def of(tree: Path) -> str:
     """Return a digest of all names in the tree with their inodes, sizes and change times (ctime).
 
-    The kernel sets the ctime at each change of content or attributes, and nobody can set it back. A file system that
-    is mounted in the tree is not entered.
+    The kernel sets the ctime at each change of content or attributes, and nobody can set it back. What belongs to the
+    tree is what a copy takes: what is mounted in it does not, and a subvolume in it does.
     """
     digest = hashlib.sha256()
     try:
-        device = tree.stat().st_dev
+        itself = tree.lstat()
     except FileNotFoundError:
         raise NotThere(f"The folder {tree} does not exist.") from None
-    _add(digest, b".", os.lstat(tree))
+    if not stat.S_ISDIR(itself.st_mode):
+        raise Refusal(f"{tree} is not a folder. Name the folder that holds the tree.")
+    _add(digest, b".", itself)
+    covered = {os.path.join(os.fsencode(tree), point) for point in mounts_below(tree)}  # noqa: PTH118
     for path, folders, names, descriptor in os.fwalk(os.fsencode(tree)):
         folders.sort()
         found = {name: os.stat(name, dir_fd=descriptor, follow_symlinks=False) for name in (*folders, *sorted(names))}
         for name, status in found.items():
             _add(digest, os.path.join(path, name), status)  # noqa: PTH118
-        folders[:] = [name for name in folders if found[name].st_dev == device]
+        folders[:] = [name for name in folders if os.path.join(path, name) not in covered]  # noqa: PTH118
     return digest.hexdigest()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -53,7 +54,9 @@ class WantedCache:
         if params.get("volume_size"):
             Size.parse(params["volume_size"])
         source = Source(
-            Path(names.absolute_path(folder)) if folder else None, names.session(session) if session else None
+            # A link may lead elsewhere at the next look, so it is followed once.
+            Path(os.path.realpath(names.absolute_path(folder))) if folder else None,
+            names.session(session) if session else None,
         )
         return cls(
             project=names.golden_project(params["project"]),
