@@ -14,7 +14,7 @@ import os
 import stat
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -47,6 +47,9 @@ _NO_REFLINK = frozenset({errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOT
 _NO_RANGE = frozenset({errno.EXDEV, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EPERM})
 _PIECE = 64 << 20
 """Bytes that are copied between two looks at the progress."""
+
+_ACL, _DEFAULT_ACL = b"system.posix_acl_access", b"system.posix_acl_default"
+"""The second is of folders: what is made in one gets it as its ACL."""
 
 _BUDGET = 256
 """Entries after which a worker hands back the folders that it has not looked into, for others to take."""
@@ -92,10 +95,17 @@ def copy(
     if any(target.iterdir()):
         raise CowError(f"{target} is not empty. A copy is made only where nothing can be overwritten.")
     try:
+        _drop_acls(target)
         with _crew(source, target, workers or os.cpu_count() or 1, live, progress) as crew:
             return crew.run()
     except OSError as error:
         raise CowError(f"{source} cannot be copied to {target}: {error.strerror}.") from error
+
+
+def _drop_acls(folder: Path) -> None:
+    """Take away what a folder inherited, so that nothing below it inherits that in turn."""
+    for name in (_ACL, _DEFAULT_ACL):
+        _remove_xattr(os.fsencode(folder), name)
 
 
 def update(source: Manifest, target: Manifest, progress: Progress | None = None) -> Copied:
@@ -178,6 +188,13 @@ class _Writer:
                 self._target.at(entry.parent), entry.name if entry.path != ROOT else b".", os.O_RDONLY
             ) as file:
                 set_flags(file, entry.flags & ~BLOCKING_FLAGS)
+
+    def drop_default_acl(self, folder: Entry) -> None:
+        """Take away what entries inherit that are made in a folder of the target."""
+        if any(name == _DEFAULT_ACL for name, _ in folder.xattrs):
+            name = folder.name if folder.path != ROOT else b"."
+            with _opened(self._target.at(folder.parent), name, os.O_RDONLY) as opened:
+                _remove_xattr(opened, _DEFAULT_ACL)
 
     def remove(self, entry: Entry) -> None:
         """Take an entry out of the target; folders are empty by then."""
@@ -340,14 +357,18 @@ def _set_xattrs(place: int | bytes, entry: Entry, present: Entry | None) -> None
     follow = isinstance(place, int)
     wanted, found = dict(entry.xattrs), dict(present.xattrs) if present else {}
     for name in found.keys() - wanted.keys():
-        try:
-            os.removexattr(place, name, follow_symlinks=follow)
-        except OSError as error:
-            if error.errno != errno.ENODATA:  # a change of the owner takes capabilities away
-                raise
+        _remove_xattr(place, name)  # a change of the owner may have taken it away: capabilities
     for name, value in wanted.items():
         # Also what is there already: a new owner takes capabilities away, and a new mode changes the ACL.
         os.setxattr(place, name, value, follow_symlinks=follow)
+
+
+def _remove_xattr(place: int | bytes, name: bytes) -> None:
+    try:
+        os.removexattr(place, name, follow_symlinks=isinstance(place, int))
+    except OSError as error:
+        if error.errno not in (errno.ENODATA, errno.EOPNOTSUPP):
+            raise
 
 
 class _Update:
@@ -436,6 +457,7 @@ class _Update:
 
     def _unblock(self, found: Entry) -> None:
         self._writer.unblock(found)
+        self._writer.drop_default_acl(found)
         self._unblocked.add(found.identity)
 
     def _finish(self) -> None:
@@ -559,11 +581,19 @@ class _Worker:
         """Take tasks until the connection ends."""
         die_with_parent(parent)
         os.umask(0)
-        with Descent(self._source) as source, Descent(self._target) as target, suppress(EOFError):
-            self._readable = source
+        failure = ""
+        with ExitStack() as opened, suppress(EOFError):
+            try:
+                self._readable = opened.enter_context(Descent(self._source))
+                target = opened.enter_context(Descent(self._target))
+            except OSError as error:
+                failure = self._said(error)
             while True:
                 task = connection.recv()
-                self._writer = _Writer(source, target, self._count)
+                if failure:
+                    connection.send(_Report(failure=failure))
+                    continue
+                self._writer = _Writer(self._readable, target, self._count)
                 connection.send(self._report(task))
 
     def _count(self, amount: int) -> None:
@@ -578,10 +608,13 @@ class _Worker:
             for folder in task.finish:
                 self._writer.dress(folder)
         except OSError as error:
-            where = f" ({os.fsdecode(error.filename)})" if error.filename else ""
-            report.failure = f"{self._source} cannot be copied to {self._target}: {error.strerror}{where}."
+            report.failure = self._said(error)
         report.done = self._writer.done
         return report
+
+    def _said(self, error: OSError) -> str:
+        where = f" ({os.fsdecode(error.filename)})" if error.filename else ""
+        return f"{self._source} cannot be copied to {self._target}: {error.strerror}{where}."
 
     def _copy_folders(self, folders: list[bytes], report: _Report) -> None:
         while folders and self._writer.done.entries < _BUDGET:

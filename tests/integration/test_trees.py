@@ -59,6 +59,40 @@ def test_a_copy_to_another_file_system_has_everything(folder: Folder, btrfs_fold
     trees.let_go(btrfs_folder)
 
 
+def test_a_copy_inherits_no_acl(folder: Folder) -> None:
+    """Of the folder that it is made in, or of the empty one that it fills."""
+    trees.make_hostile(folder("source"))
+    os.setxattr(folder("source").parent, "system.posix_acl_default", trees.acl(999))
+    for name in ("target", "filled"):
+        if name == "filled":
+            folder(name).mkdir()
+            assert os.getxattr(folder(name), "system.posix_acl_access") == trees.acl(999)
+        treecopy.copy(folder("source"), folder(name))
+        equal(folder("source"), folder(name))
+
+
+def test_an_update_inherits_no_acl(folder: Folder) -> None:
+    """Of the target's folders, and of those that the source has a default ACL for, but files that are older."""
+    trees.make_hostile(folder("source"), depth=20)
+    folder("target").mkdir()
+    os.setxattr(folder("target"), "system.posix_acl_default", trees.acl(999))
+    (folder("target") / "dir0").mkdir()
+    treecopy.update(manifest.of(folder("source")), manifest.of(folder("target")))
+    equal(folder("source"), folder("target"))
+    subprocess.run(["rm", "-r", folder("target") / "inherit/below"], check=True)
+    (folder("target") / "inherit/below").touch()
+    treecopy.update(manifest.of(folder("source")), manifest.of(folder("target")))
+    equal(folder("source"), folder("target"))
+
+
+def test_a_source_that_is_no_folder_is_told_in_a_sentence(folder: Folder) -> None:
+    folder("source").mkdir()
+    folder("link").symlink_to("source")
+    for name in ("link", "nothing"):
+        with pytest.raises(CowError, match=f"{folder(name)} cannot be copied to .*: (Not a|No such)"):
+            treecopy.copy(folder(name), folder(f"target of {name}"))
+
+
 def test_an_update_of_an_equal_tree_writes_nothing(folder: Folder) -> None:
     trees.make_hostile(folder("source"))
     treecopy.copy(folder("source"), folder("target"))
