@@ -39,7 +39,7 @@ options:
   source:
     description:
       - Absolute path of a folder whose content is to be the next generation. It is copied with all attributes, sharing
-        data where source and store can. A symbolic link is followed once, at the beginning, and what it led to is copied.
+        data where source and store can. A symbolic link is followed once, when the module begins.
     type: path
   session:
     description:

@@ -6,7 +6,7 @@ import itertools
 import json
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -268,6 +268,8 @@ def test_sizes_add_up(store: Store) -> None:
 def _measured(store: Store) -> list[dict[str, Any]]:
     """What `list` says once all that was written is on the disk, which ZFS does by and by."""
     subprocess.run(["sync"], check=True)
+    if store.place.fuse:  # else after half a minute; a property is written together with all that was before
+        store.place.fuse.run("zfs", "set", "test:sync=now", store.location)
     projects: list[dict[str, Any]] = store.run("list")["projects"]
     return projects if all(each["exclusive_bytes"] >= 200_000 for each in projects[0]["sessions"]) else []
 
@@ -445,3 +447,41 @@ def test_a_change_in_a_subvolume_of_the_source_is_seen(tmp_path: Path) -> None:
             assert not store.run("promote", "p", "--source", source)["changed"]
         finally:
             subprocess.run(["umount", source / "mounted"], check=True)
+
+
+def test_what_a_generation_gives_back_on_zfs_is_said(tmp_path: Path) -> None:
+    """Though two refer to it always: a dataset and its snapshot."""
+    with golden.place("zfs", tmp_path) as place, golden.store(place) as store:
+        store.begin()
+        assert settled(store, lambda of: 300_000 <= of[1] <= 900_000) == [1]
+        (store.clone("alice") / "own").write_bytes(os.urandom(4_000_000))
+        assert settled(store, lambda of: of[1] == 0) == [1]
+        store.run("promote", "p", "alice")
+        assert settled(store, lambda of: of[1] < 900_000 and of[2] == 0) == [1, 2]
+        store.run("destroy", "p", "alice")
+        assert settled(store, lambda of: of[1] < 900_000 and 4_000_000 <= of[2] <= 5_000_000) == [1, 2]
+        (store.clone("bob") / "own").unlink()
+        store.run("promote", "p", "bob")
+        assert settled(store, lambda of: 4_000_000 <= of[2] <= 5_000_000 and of[3] == 0) == [1, 2, 3]
+        before = used(store)
+        assert store.module("golden_cache", project="p", generation=2, state="absent")["changed"]
+        waiting.until(lambda: before - used(store) >= 4_000_000)
+        assert before - used(store) <= 5_000_000
+
+
+def settled(store: Store, expected: Callable[[dict[int, int]], bool]) -> list[int]:
+    """The generations once the bytes that each would give back are as expected, which comes with all being written."""
+
+    def exclusive() -> dict[int, int]:
+        (project,) = store.run("list")["projects"]
+        for each in project["generations"]:
+            assert each["apparent_bytes"] == each["exclusive_bytes"] + each["shared_bytes"] >= 290_000
+        return {each["number"]: each["exclusive_bytes"] for each in project["generations"]}
+
+    waiting.until(lambda: expected(exclusive()))
+    return list(exclusive())
+
+
+def used(store: Store) -> int:
+    assert store.place.fuse
+    return int(store.place.fuse.run("zfs", "get", "-Hp", "-o", "value", "used", store.location))

@@ -188,15 +188,16 @@ class Datasets:
         return _room(found[pool], found.get(base, found[self.location]))
 
     def sizes(self, project: Project) -> tuple[dict[int, Sizes], dict[str, Sizes]]:
-        """Ask ZFS, which counts what is referenced and what nothing else refers to."""
+        """Ask ZFS, which counts what is referenced, and what would come back.
+
+        All of a generation is shared that has clones: sessions, or what came of them. ZFS does not tell what of it they
+        have all replaced.
+        """
         inventory = self._inventory(project.name)
         if inventory is None:
             return {}, {}
-        on_disk = {
-            number: _sizes(inventory.found[inventory.snapshots.get(number, name)])
-            for number, name in inventory.generations.items()
-        }
-        return on_disk, {name: _sizes(inventory.found[each]) for name, each in inventory.sessions.items()}
+        generations = {number: self._generation_sizes(inventory, number) for number in inventory.generations}
+        return generations, {name: _sizes(inventory.found[each]) for name, each in inventory.sessions.items()}
 
     def trimmable(self) -> tuple[Path, ...]:
         """None: a dataset frees what it has no use for, and the pool trims its devices by itself (autotrim)."""
@@ -401,6 +402,19 @@ class Datasets:
 
     def _is_mounted(self, name: str, folder: Path, table: tuple[mounts.Mount, ...]) -> bool:
         return any(mount.mount_point == folder and mount.source in self._sources(name) for mount in table)
+
+    def _generation_sizes(self, inventory: Inventory, number: int) -> Sizes:
+        name, snapshot = inventory.generations[number], inventory.snapshots.get(number)
+        if snapshot is None:
+            return _sizes(inventory.found[name])
+        referenced = int(inventory.found[snapshot]["referenced"].value)
+        if any(clone != name for clone in self.tool.clones(snapshot)):
+            return Sizes(exclusive=0, shared=referenced)
+        exclusive = int(inventory.found[snapshot]["used"].value)
+        if snapshot == (inventory.snapshots_on(name) or [""])[-1]:
+            # What the dataset itself refers to as well goes with it, and is not in what the snapshot uses.
+            exclusive = self.tool.written(name)[snapshot]
+        return Sizes(exclusive=min(exclusive, referenced), shared=max(referenced - exclusive, 0))
 
     # Names and readings.
 
