@@ -119,8 +119,8 @@ projects:
           returned: always
           sample: 4294967296
         exclusive_bytes:
-          description: Bytes that nothing else refers to, and that come back when it goes; null when not measured. On ZFS 0
-            for a generation with sessions, for what they have all replaced is not told.
+          description: Bytes that nothing else refers to, and that come back when it goes; null when not measured. On
+            ZFS 0 for a generation with sessions, for what they have all replaced is not told.
           type: int
           returned: always
           sample: 214748364

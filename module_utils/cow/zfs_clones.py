@@ -93,7 +93,7 @@ def plan(found: Found, wanted: Wanted, tool: Zfs) -> Plan:
         return _creation(found, wanted, tool)
     _require_origin(found, wanted)
     return Plan.of(
-        *([_promotion(wanted, tool)] if wanted.promote and found.origin else []),
+        *([_promotion(wanted, found.origin, tool)] if wanted.promote and found.origin else []),
         *(
             _setting(wanted.name, key, found.properties[key], value, tool)
             for key, value in wanted.properties.items()
@@ -131,14 +131,14 @@ def _creation(found: Found, wanted: Wanted, tool: Zfs) -> Plan:
         run=lambda: tool.clone(origin, wanted.name, wanted.properties),
         after={"name": wanted.name, "origin": origin, **wanted.properties},
     )
-    return Plan.of(clone, *([_promotion(wanted, tool)] if wanted.promote else []))
+    return Plan.of(clone, *([_promotion(wanted, origin, tool)] if wanted.promote else []))
 
 
-def _promotion(wanted: Wanted, tool: Zfs) -> Step:
+def _promotion(wanted: Wanted, origin: str, tool: Zfs) -> Step:
     return Step(
         title=f"promote {wanted.name}",
         run=lambda: tool.promote(wanted.name),
-        before={"origin": wanted.origin},
+        before={"origin": origin},
         after={"origin": None},
     )
 
@@ -153,10 +153,13 @@ def _setting(name: str, key: str, before: str, after: str, tool: Zfs) -> Step:
 
 
 def _require_origin(found: Found, wanted: Wanted) -> None:
-    if found.origin == wanted.origin or (found.origin is None and wanted.promote and found.owns_origin):
+    if found.origin == wanted.origin:
+        return
+    # A promotion through several datasets may have been interrupted: the origin has moved, and an older one is left.
+    if wanted.promote and found.owns_origin and (found.origin is None or not found.has_origin):
         return
     is_what = f"is a clone of {found.origin}" if found.origin else "is not a clone"
-    promoted = " It was promoted, it seems: set promote: true." if found.owns_origin else ""
+    promoted = " It was promoted, it seems: set promote: true." if found.owns_origin and not wanted.promote else ""
     raise Drift(
         f"The dataset {wanted.name} exists, but {is_what}, and {wanted.origin} is asked for.{promoted} "
         f"Choose another name, or destroy it first."

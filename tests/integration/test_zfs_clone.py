@@ -78,6 +78,28 @@ def test_promote(fuse: ZfsFuse, pool: str) -> None:
     assert "is a clone of" in refused(fuse, pool, "zfs_clone", name=first, origin=f"{second}@monday")
 
 
+def test_an_interrupted_promotion_is_continued(fuse: ZfsFuse, pool: str) -> None:
+    first, second = f"{pool}/work/first", f"{pool}/work/second"
+    fuse.run("zfs", "clone", f"{pool}/golden@monday", first)
+    fuse.run("zfs", "snapshot", f"{first}@tuesday")
+    fuse.run("zfs", "clone", f"{first}@tuesday", second)
+    fuse.run("zfs", "promote", second)
+    origin = f"{first}@tuesday"
+    assert "set promote: true" in refused(fuse, pool, "zfs_clone", name=second, origin=origin)
+    done = four(fuse, pool, "zfs_clone", name=second, origin=origin, promote=True)
+    assert done.do["steps"] == [f"promote {second}"]
+    assert f"{pool}/golden@monday" in done.do["diff"][0]["before"]
+    assert done.again["origin"] is None
+    # A snapshot of that name is no sign of it while the origin is where it was.
+    third = f"{pool}/work/third"
+    fuse.run("zfs", "snapshot", f"{pool}/golden@wednesday")
+    fuse.run("zfs", "clone", f"{pool}/golden@wednesday", third)
+    fuse.run("zfs", "snapshot", f"{third}@tuesday")
+    message = refused(fuse, pool, "zfs_clone", name=third, origin=f"{second}@tuesday", promote=True)
+    assert f"is a clone of {pool}/golden@wednesday" in message
+    assert "promote" not in message
+
+
 def test_a_clone_that_others_depend_on_stays(fuse: ZfsFuse, pool: str) -> None:
     name = f"{pool}/work/alice"
     fuse.run("zfs", "clone", f"{pool}/golden@monday", name)
