@@ -16,7 +16,7 @@ _PR_SET_PDEATHSIG = 1
 _CLONE_NEWNS = 0x20000
 _MS_BIND, _MS_REC, _MS_SLAVE = 0x1000, 0x4000, 0x80000
 _UMOUNT_NOFOLLOW = 8
-_FITRIM = 0xC0185879
+_FITRIM, _FITHAW = 0xC0185879, 0xC0045878
 _RANGE = struct.Struct("=QQQ")
 """Of FITRIM: first byte, how many, and the least that is worth it."""
 _FALLOC_FL_KEEP_SIZE, _FALLOC_FL_PUNCH_HOLE = 1, 2
@@ -47,6 +47,18 @@ def trim(path: Path) -> int | None:
     finally:
         os.close(descriptor)
     return int(_RANGE.unpack(asked)[1])
+
+
+def thaw(path: Path) -> None:
+    """Let writes go on to the file system that holds `path` (FITHAW, as xfs_freeze -u does); fine when they can."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.ioctl(descriptor, _FITHAW, 0)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def punch_hole(descriptor: int, offset: int, length: int) -> None:

@@ -43,8 +43,8 @@ def in_words(event: str, args: tuple[Any, ...]) -> str:
     """What the change is, in few words: rename, or zfs promote."""
     if event == "subprocess.Popen":
         argv = list(args[1])
-        if argv[0] == "sh":
-            return "xfs_freeze"  # that script begins with it
+        if argv[0] == "timeout":
+            return "xfs_freeze"  # the script that it runs begins with it
         return " ".join(argv[: 2 if argv[0] == "zfs" else 1])
     return {"open": "write", "fcntl.ioctl": "ioctl"}.get(event, event.removeprefix("os."))
 

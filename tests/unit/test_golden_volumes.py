@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from ansible.module_utils.cow.golden.model import COMPLETE, Session
 from ansible.module_utils.cow.golden.volumes import Volumes
 from ansible.module_utils.cow.process import Finished
 from ansible.module_utils.cow.zfs import Zfs
+from tests.support import waiting
 
 ALICE = Session("alice", 1, COMPLETE, "/srv/work/alice")
 VOLUME = "tank/golden/p/sessions/alice"
@@ -39,28 +41,73 @@ def backend(recorder: Recorder, devices: Path = Path("/nonexistent")) -> Volumes
     )
 
 
+SNAPSHOT = f"{VOLUME}@golden-2"
+FREEZE, TAKE, THAW = (
+    "xfs_freeze -f /srv/work/alice", f"zfs snapshot -o cowherd:kind=golden {SNAPSHOT}", "xfs_freeze -u /srv/work/alice",
+)  # fmt: skip
+
+
+def start(folder: Path, zfs: str, within: float = 60.0) -> subprocess.Popen[str]:
+    """Run the script with programs that note how they were called; that one of ZFS does `zfs` then."""
+    for name, text in (("xfs_freeze", "exit 0"), ("zfs", zfs)):
+        (folder / name).write_text(f'#!/bin/sh\necho "${{0##*/}} $*" >> {folder}/log\n{text}\n')
+        (folder / name).chmod(0o755)
+    return subprocess.Popen(
+        volumes._frozen_snapshot(ALICE.path, SNAPSHOT, within),
+        env={"PATH": f"{folder}:{os.environ['PATH']}"},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def noted(folder: Path) -> list[str]:
+    log = folder / "log"
+    return log.read_text().splitlines() if log.exists() else []
+
+
 @pytest.mark.parametrize(("status", "why"), [(0, ""), (1, "out of space")])
 def test_the_file_system_is_frozen_around_the_snapshot(tmp_path: Path, status: int, why: str) -> None:
-    """Also when the snapshot fails: the script is run with programs that note how they were called."""
-    for name, text in (("xfs_freeze", "exit 0"), ("zfs", f"echo {why} >&2; exit {status}")):
-        (tmp_path / name).write_text(f'#!/bin/sh\necho "${{0##*/}} $*" >> {tmp_path}/log\n{text}\n')
-        (tmp_path / name).chmod(0o755)
+    """Also when the snapshot fails."""
     recorder = Recorder()
     backend(recorder).capture("p", 2, ALICE)
-    assert recorder.commands[1].endswith(f" {VOLUME}@golden-2 tank/golden/p/generations/2")
-    ended = subprocess.run(
-        ["sh", "-c", volumes._FROZEN_SNAPSHOT, "sh", ALICE.path, f"{VOLUME}@golden-2"],
-        env={"PATH": f"{tmp_path}:{os.environ['PATH']}"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (ended.returncode, ended.stderr.strip()) == (status, why)
-    assert (tmp_path / "log").read_text().splitlines() == [
-        "xfs_freeze -f /srv/work/alice",
-        f"zfs snapshot -o cowherd:kind=golden {VOLUME}@golden-2",
-        "xfs_freeze -u /srv/work/alice",
-    ]
+    assert recorder.commands[0] == " ".join(volumes._frozen_snapshot(ALICE.path, SNAPSHOT))
+    assert recorder.commands[1].endswith(f" {SNAPSHOT} tank/golden/p/generations/2")
+    script = start(tmp_path, f"echo {why} >&2; exit {status}")
+    said = script.communicate()[1].strip()
+    assert (script.returncode, said) == (status, why)
+    assert noted(tmp_path) == [FREEZE, TAKE, THAW]
+
+
+def test_it_is_thawed_when_everything_is_told_to_end(tmp_path: Path) -> None:
+    """As systemd does with what a service has started; `timeout` has made a group of processes."""
+    script = start(tmp_path, "exec sleep 600")
+    waiting.until(lambda: TAKE in noted(tmp_path))
+    os.killpg(script.pid, signal.SIGTERM)
+    assert "ended from outside" in script.communicate()[1]
+    assert script.returncode != 0
+    assert noted(tmp_path) == [FREEZE, TAKE, THAW]
+
+
+def test_it_is_thawed_while_the_snapshot_hangs(tmp_path: Path) -> None:
+    script = start(tmp_path, f"trap '' TERM; until [ -e {tmp_path}/go ]; do sleep 0.1; done", within=0.5)
+    try:
+        waiting.until(lambda: THAW in noted(tmp_path))
+        assert noted(tmp_path) == [FREEZE, TAKE, THAW]
+    finally:
+        (tmp_path / "go").touch()
+        script.communicate()
+    assert script.returncode == 124
+
+
+def test_it_is_thawed_when_the_command_is_killed(tmp_path: Path) -> None:
+    script = start(tmp_path, f"until [ -e {tmp_path}/go ]; do sleep 0.1; done")
+    waiting.until(lambda: TAKE in noted(tmp_path))
+    script.kill()
+    script.wait()
+    (tmp_path / "go").touch()
+    script.communicate()
+    assert noted(tmp_path) == [FREEZE, TAKE, THAW]
 
 
 def test_a_clone_has_no_options_that_volumes_do_not_have() -> None:

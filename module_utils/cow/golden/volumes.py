@@ -13,6 +13,7 @@ from pathlib import Path
 
 from .. import mounts, process
 from ..errors import CowError
+from ..kernel import thaw
 from ..size import Size
 from .datasets import Datasets
 from .model import BUILDING, Session
@@ -20,11 +21,22 @@ from .refusals import InUse
 
 _OPTIONS = {"volblocksize": "8K", "compression": "lz4", "dedup": "off"}
 _FROZEN_SNAPSHOT = """\
+trap '' HUP INT TERM
 xfs_freeze -f "$1" || exit
-zfs snapshot -o cowherd:kind=golden "$2"
+trap 'trap "" HUP INT TERM; xfs_freeze -u "$1"; echo "It was ended from outside, or took too long." >&2; exit 1' \
+    HUP INT TERM
+zfs snapshot -o cowherd:kind=golden "$2" &
+wait $!
 status=$?
+trap '' HUP INT TERM
 xfs_freeze -u "$1" && exit "$status"
 """
+"""For a shell, which thaws what it froze also when it and all it started are told to end.
+
+xfs_freeze is a shell script itself, and has to come to its end. A signal interrupts `wait`, and no other command.
+"""
+_FROZEN_AT_MOST = 60.0
+"""Seconds; less than after which the command is killed."""
 _MOUNT_OPTIONS = "nouuid,discard"
 _DEVICE_WITHIN = 30.0
 """Seconds; udev makes the links of all volumes in turn."""
@@ -67,7 +79,8 @@ class Volumes(Datasets):
 
     def _snapshot(self, snapshot: str, session: Session) -> None:
         """Freeze the file system around it, in a process that thaws it also when this one is killed meanwhile."""
-        self.tool.run(["sh", "-c", _FROZEN_SNAPSHOT, "sh", session.path, snapshot])
+        self._thaw(snapshot.partition("@")[0], Path(session.path))
+        self.tool.run(_frozen_snapshot(session.path, snapshot))
 
     def _mount(self, name: str, folder: Path) -> None:
         device = self._device(name)
@@ -76,6 +89,7 @@ class Volumes(Datasets):
             self.tool.run(["mount", "-t", "xfs", "-o", _MOUNT_OPTIONS, "--", str(device), str(folder)])
 
     def _unmount(self, name: str, folder: Path) -> None:
+        self._thaw(name, folder)  # else its device would be in use for ever
         try:
             self.tool.run(["umount", "--", str(folder)])
         except process.CommandFailed as failure:
@@ -83,6 +97,11 @@ class Volumes(Datasets):
             if "busy" not in said:
                 raise
             raise InUse(f"{name} is in use at {folder}: {said} End what uses it.") from failure
+
+    def _thaw(self, name: str, folder: Path) -> None:
+        """Undo what a promotion left that was killed together with the process that thaws."""
+        if self._is_mounted(name, folder, mounts.every()):
+            thaw(folder)
 
     def _sources(self, name: str) -> tuple[str, ...]:
         """The device by each of its names, for mountinfo has the one that mount(8) was given or resolved."""
@@ -109,6 +128,11 @@ class Volumes(Datasets):
         # zvol_id says which volume a node is of; a link may be one that an earlier volume of this name left.
         said = self.tool.run([_zvol_id(), str(device)], accept=(0, 1)).stdout.strip()
         return device if said == name else None
+
+
+def _frozen_snapshot(path: str, snapshot: str, within: float = _FROZEN_AT_MOST) -> list[str]:
+    """Return the command; what kills it kills `timeout`, and the shell goes on until it has thawed."""
+    return ["timeout", f"{within:g}", "sh", "-c", _FROZEN_SNAPSHOT, "sh", path, snapshot]
 
 
 def _zvol_id() -> str:
