@@ -27,6 +27,7 @@ _SIZE = int(os.environ.get("BENCHMARK_BYTES", str(1 << 30)))
 """Of the golden tree whose sessions change."""
 _PIECE = 1 << 20
 _numbers = itertools.count()
+_CLONED, _DELETED = "bare snapshot and start of Python", "bare delete and start of Python"
 
 
 def measure() -> str:
@@ -48,17 +49,19 @@ def _of_count(mounted: Path, command: Path, count: int) -> str:
     _small_files(source, count)
     _run(command, store, "promote", project, "--source", str(source))
     golden = store / project / "generations" / "1"
-    clone = interleaved(
+    timings = interleaved(
         {
             "cow-session clone": partial(_clone, command, store, project),
-            "bare snapshot and start of Python": partial(_bare_and_python, golden, mounted),
-            "bare snapshot": partial(_bare, golden, mounted),
+            _CLONED: lambda: _bare_clone(golden, mounted) + _python(),
+            "bare snapshot": partial(_bare_clone, golden, mounted),
             "cow-session destroy": partial(_destroy, command, store, project),
+            _DELETED: lambda: _bare_delete(golden, mounted) + _python(),
+            "bare delete": partial(_bare_delete, golden, mounted),
         },
         ROUNDS,
     )
     text = f"A golden tree of {count:,} files on btrfs; {ROUNDS} interleaved rounds."
-    return f"{text}\n\n{table(clone, 'bare snapshot and start of Python')}"
+    return "\n\n".join([text, table(timings[:3], _CLONED), table(timings[3:], _DELETED)])
 
 
 def _clone(command: Path, store: Path, project: str) -> float:
@@ -74,15 +77,21 @@ def _destroy(command: Path, store: Path, project: str) -> float:
     return milliseconds(lambda: _run(command, store, "destroy", project, name))
 
 
-def _bare(golden: Path, mounted: Path) -> float:
+def _bare_clone(golden: Path, mounted: Path) -> float:
     copy = mounted / f"bare{next(_numbers)}"
     taken = milliseconds(lambda: _btrfs("snapshot", golden, copy))
     _btrfs("delete", copy)
     return taken
 
 
-def _bare_and_python(golden: Path, mounted: Path) -> float:
-    return _bare(golden, mounted) + milliseconds(lambda: subprocess.run([sys.executable, "-IS", "-c", ""], check=True))
+def _bare_delete(golden: Path, mounted: Path) -> float:
+    copy = mounted / f"bare{next(_numbers)}"
+    _btrfs("snapshot", golden, copy)
+    return milliseconds(lambda: _btrfs("delete", copy))
+
+
+def _python() -> float:
+    return milliseconds(lambda: subprocess.run([sys.executable, "-IS", "-c", ""], check=True))
 
 
 def _space(mounted: Path, command: Path) -> str:
@@ -100,11 +109,13 @@ def _space(mounted: Path, command: Path) -> str:
             (session / f"{name}").write_bytes(os.urandom(_PIECE))
     sync_file_system(mounted)
     more = _used(mounted) - before
-    mib = 1 << 20
+    mib, share = 1 << 20, more / _SIZE
     return (
         f"{SESSIONS} sessions of a golden tree of {_SIZE // mib} MiB that each change 1 file in {CHANGED} take "
-        f"{more / mib:.0f} MiB more, {more / _SIZE:.2f} of the tree. "
-        f"{SESSIONS} copies would take {SESSIONS * _SIZE // mib} MiB."
+        f"{more / mib:.0f} MiB more, {share:.2f} of the tree. "
+        f"{SESSIONS} copies would take {SESSIONS * _SIZE // mib} MiB. "
+        f"What they write is {SESSIONS / CHANGED:.2f} of the tree, of random bytes, which is the least that they can take: "
+        f"for a tree of 4 GiB that comes to {share * 4:.2f} GiB, of which {SESSIONS / CHANGED * 4:.2f} GiB are written."
     )
 
 

@@ -1,7 +1,7 @@
 """Copies file trees with all attributes: in parallel where there is nothing yet, and only what differs where there is.
 
-Kept are owners, modes, nanosecond times, extended attributes with ACLs and capabilities, flags, hard links, holes,
-device files, sockets and FIFOs. Contents are shared with the source (reflinks) where the file system can.
+Kept are owners, modes, nanosecond times of modification, extended attributes with ACLs and capabilities, flags, hard
+links, holes, device files, sockets and FIFOs. Contents are shared with the source (reflinks) where the file system can.
 """
 
 from __future__ import annotations
