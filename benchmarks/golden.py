@@ -109,13 +109,13 @@ def _space(mounted: Path, command: Path) -> str:
             (session / f"{name}").write_bytes(os.urandom(_PIECE))
     sync_file_system(mounted)
     more = _used(mounted) - before
-    mib, share = 1 << 20, more / _SIZE
+    mib, share, written = 1 << 20, more / _SIZE, SESSIONS / CHANGED
     return (
         f"{SESSIONS} sessions of a golden tree of {_SIZE // mib} MiB that each change 1 file in {CHANGED} take "
         f"{more / mib:.0f} MiB more, {share:.2f} of the tree. "
         f"{SESSIONS} copies would take {SESSIONS * _SIZE // mib} MiB. "
-        f"What they write is {SESSIONS / CHANGED:.2f} of the tree, of random bytes, which is the least that they can take: "
-        f"for a tree of 4 GiB that comes to {share * 4:.2f} GiB, of which {SESSIONS / CHANGED * 4:.2f} GiB are written."
+        f"What they write is {written:.2f} of the tree, of random bytes, which is the least that they can take: "
+        f"for a tree of 4 GiB that comes to {share * 4:.2f} GiB, of which {written * 4:.2f} GiB are written."
     )
 
 

@@ -195,10 +195,14 @@ def walk(root: Path, known: Tree | None = None) -> Tree:
             walker = _Walker(descent, covered, before)
             entries = tuple(walker.run())
     except OSError as error:
-        raise CowError(
-            f"The tree {root} cannot be read: {error.strerror} ({os.fsdecode(error.filename or '')})."
-        ) from error
+        raise CowError(f"The tree {root} cannot be read: {said(error)}.") from error
     return Tree(root, entries, began_ns, tuple(sorted(covered)), walker.vanished)
+
+
+def said(error: OSError) -> str:
+    """Return the reason in words, with the file that it was about where the error has that, and no descriptor."""
+    named = isinstance(error.filename, str | bytes) and error.filename
+    return f"{error.strerror} ({os.fsdecode(error.filename)})" if named else str(error.strerror)
 
 
 class _Walker:

@@ -35,6 +35,7 @@ from .tree import (
     place,
     read,
     read_open,
+    said,
     set_flags,
 )
 
@@ -120,8 +121,7 @@ def update(source: Manifest, target: Manifest, progress: Progress | None = None)
         with Descent(source.tree.root) as readable, Descent(target.tree.root) as writable:
             return _Update(source, target, _Writer(readable, writable), progress).run()
     except OSError as error:
-        said = f"{error.strerror} ({os.fsdecode(error.filename)})" if error.filename else error.strerror
-        raise CowError(f"{target.tree.root} cannot be made equal to {source.tree.root}: {said}.") from error
+        raise CowError(f"{target.tree.root} cannot be made equal to {source.tree.root}: {said(error)}.") from error
 
 
 class _Writer:
@@ -613,8 +613,7 @@ class _Worker:
         return report
 
     def _said(self, error: OSError) -> str:
-        where = f" ({os.fsdecode(error.filename)})" if error.filename else ""
-        return f"{self._source} cannot be copied to {self._target}: {error.strerror}{where}."
+        return f"{self._source} cannot be copied to {self._target}: {said(error)}."
 
     def _copy_folders(self, folders: list[bytes], report: _Report) -> None:
         while folders and self._writer.done.entries < _BUDGET:
@@ -689,4 +688,6 @@ class _Worker:
 
     def _bear_with_loss(self, error: OSError, path: bytes) -> None:
         if not self._live or path == ROOT or error.errno not in VANISHED:
+            if not isinstance(error.filename, bytes):  # calls on an open file have no name of it
+                error.filename = path
             raise error

@@ -230,6 +230,21 @@ def test_a_full_target_is_told_in_a_sentence(tmp_path: Path) -> None:
         assert subprocess.run(["fuser", "-m", small], capture_output=True, check=False).stdout == b""
 
 
+def test_what_the_target_cannot_keep_is_told_in_a_sentence(folder: Folder) -> None:
+    (folder("source") / "sub").mkdir(parents=True)
+    (folder("source") / "sub/file").touch()
+    os.setxattr(folder("source") / "sub/file", "user.note", b"")
+    folder("target").mkdir()
+    subprocess.run(["mount", "-t", "ramfs", "ramfs", folder("target")], check=True)
+    try:
+        with pytest.raises(CowError, match=r"cannot be copied .*: Operation not supported \(sub/file\)\.$"):
+            treecopy.copy(folder("source"), folder("target"))
+        with pytest.raises(CowError, match=r"cannot be made equal .*: Operation not supported\.$"):
+            treecopy.update(manifest.of(folder("source")), manifest.of(folder("target")))
+    finally:
+        subprocess.run(["umount", folder("target")], check=True)
+
+
 def test_progress_ends_with_the_whole(folder: Folder) -> None:
     trees.make_hostile(folder("source"))
     told: list[treecopy.Copied] = []
