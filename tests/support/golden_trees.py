@@ -5,6 +5,7 @@ It needs nothing but the standard library, for it is used also in a virtual mach
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -26,7 +27,7 @@ class Store:
 
     location: as cow-session is told it. program: cow-session. folder: for all else that a test needs. within: the
     command by which others run where its mounts are seen. root: where they are found from here. whole_seconds: it keeps
-    no more of a time.
+    no more of a time, and no extended attributes, as zfs-fuse does.
     """
 
     backend: str
@@ -129,7 +130,7 @@ class Store:
 
 
 def tree(folder: Path, *, whole_seconds: bool = False) -> Path:
-    """A small tree with one of everything that has to be kept; zfs-fuse keeps no more than whole seconds."""
+    """A small tree with one of everything to be kept; zfs-fuse keeps whole seconds only, and no attributes."""
     folder.mkdir()
     (folder / "folder" / "deep").mkdir(parents=True)
     (folder / "folder").chmod(0o2751)
@@ -138,6 +139,8 @@ def tree(folder: Path, *, whole_seconds: bool = False) -> Path:
     (folder / "folder" / "deep" / "script").write_text("#!/bin/sh\n")
     (folder / "folder" / "deep" / "script").chmod(0o4755)
     os.chown(folder / "text", 1234, 4321)
+    for path in () if whole_seconds else (folder, folder / "text", folder / "folder"):
+        os.setxattr(path, "user.note", b"of " + os.fsencode(path.name))
     (folder / "link").symlink_to("folder/deep/data")
     (folder / "other name").hardlink_to(folder / "text")
     for number, path in enumerate([*folder.rglob("*"), folder]):
@@ -147,8 +150,8 @@ def tree(folder: Path, *, whole_seconds: bool = False) -> Path:
 
 
 def content(folder: Path) -> dict[str, tuple[Any, ...]]:
-    """What of a tree has to be the same in a clone: kinds, modes, owners, times, sizes and content."""
-    return {str(path.relative_to(folder)): _entry(path) for path in sorted(folder.rglob("*"))}
+    """What of a tree has to be the same in a clone: kinds, modes, owners, times, hard links, attributes and content."""
+    return {str(path.relative_to(folder)): _entry(path) for path in (folder, *sorted(folder.rglob("*")))}
 
 
 def _entry(path: Path) -> tuple[Any, ...]:
@@ -159,7 +162,19 @@ def _entry(path: Path) -> tuple[Any, ...]:
         held = hashlib.sha256(path.read_bytes()).hexdigest()
     else:
         held = None
-    return status.st_mode, status.st_uid, status.st_gid, status.st_mtime_ns, held
+    links = None if path.is_dir() and not path.is_symlink() else status.st_nlink
+    return status.st_mode, status.st_uid, status.st_gid, status.st_mtime_ns, links, _attributes(path), held
+
+
+def _attributes(path: Path) -> dict[str, bytes]:
+    try:
+        names = os.listxattr(path, follow_symlinks=False)
+    except OSError as error:
+        if error.errno != errno.EOPNOTSUPP:  # zfs-fuse
+            raise
+        return {}
+    own = sorted(name for name in names if name.startswith("user."))
+    return {name: os.getxattr(path, name, follow_symlinks=False) for name in own}
 
 
 def keep_whole_seconds(folder: Path) -> None:
