@@ -26,7 +26,7 @@ from ansible.module_utils.cow.live import install
 from ansible.module_utils.cow.manifest import Manifest
 
 import seed_install
-from tests.support import needs, seeds, waiting
+from tests.support import loops, needs, seeds, waiting
 from tests.support.ansible import ROOT, FourRuns, Result, four_runs, run_module
 from tests.support.seeds import mounted, run
 
@@ -346,6 +346,13 @@ def test_too_small_in_figures(bench: Bench) -> None:
     bench.target.unlink()
     bench.four(size=str(least))
     bench.assert_installed()
+
+
+def test_a_file_where_there_is_no_room_for_it(bench: Bench) -> None:
+    with loops.ext4(bench.folder / "small.img", bench.folder / "small", 16 << 20) as small:
+        message = bench.refused(target=str(small / "target"), size="1GiB")
+        assert "Root install of the seed needs" in message
+        assert not (small / "target").exists()
 
 
 def test_too_small_to_copy_to(bench: Bench) -> None:

@@ -48,6 +48,7 @@ _USUAL_METADATA = 10
 """What part of an image metadata is, roughly."""
 _ROOM = 2048 * _MIB
 """What a file of holes has besides what is sure to go into it."""
+_NO_ROOM = "There was no room left for the image: it is written twice while it is built, compressed. Make room there."
 _LITTLE = 32 * _MIB
 """When so little is free, a failure is taken to be for want of room."""
 
@@ -179,10 +180,7 @@ def room_explained(work: Path) -> Iterator[None]:
         raise
     except CowError as error:
         if mounts.free(work).bytes < _LITTLE:
-            raise CowError(
-                "There was no room left where the image is to be: while it is built it is written twice, compressed. "
-                "Make room there."
-            ) from error
+            raise CowError(_NO_ROOM) from error
         raise
 
 
@@ -240,8 +238,11 @@ def as_seed(filled: Path, work: Path, tool: Btrfs) -> Space:
 def grow(seed: Path, target: Path, work: Path, tool: Btrfs, tried: Iterable[int]) -> None:
     """Grow a file system out of a seed, which goes, with the first of these sizes that it fits into.
 
-    Raises TooSmall when that is none of them.
+    Raises TooSmall when that is none of them, and NoRoom where there is none for what is in the seed: Linux 6.18 has a
+    fault (BUG) when the disk below a device that is added to a seed is full.
     """
+    if mounts.free(work).bytes < superblock(seed).used_bytes:
+        raise workshop.NoRoom(_NO_ROOM)
     size = 0
     for size in tried:
         target.unlink(missing_ok=True)

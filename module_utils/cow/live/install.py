@@ -12,6 +12,7 @@ from uuid import UUID, uuid4
 from .. import names, tools
 from ..btrfs import Subvolume
 from ..errors import CowError
+from ..image import sources
 from ..journal import Journal
 from ..plan import Plan, Step
 from ..size import Size
@@ -144,6 +145,8 @@ def plan(found: Found, wanted: Wanted) -> Plan:
             f"{wanted.target} is too small: it has {targets.room_in_words(size)}, and root {wanted.order.root} of the "
             f"seed needs {targets.room_in_words(found.least)} by this method ({found.method.name})."
         )
+    if target.bytes is None:
+        sources.refuse_no_room(wanted.target.parent, found.least, f"Root {wanted.order.root} of the seed")
     _refuse_unnamed(found, wanted)
     first, *others = (*_make_file(found, size), _install(found, wanted))
     return Plan.of(_with_verified_seed(first, wanted) if wanted.verify else first, *others)
