@@ -77,7 +77,7 @@ def _document(record: Record) -> dict[str, Any]:
 
 
 def _of(document: Mapping[str, Any], kind: str) -> Record:
-    tree, former = document["verity"], document["former"]
+    tree, former = document["verity"], document.get("former")  # which the first records had not, nor what is beside
     return Record(
         document["inputs"],
         document["result"],
@@ -85,7 +85,7 @@ def _of(document: Mapping[str, Any], kind: str) -> Record:
         verity.Tree(**tree) if tree else None,
         document["files"],
         kind,
-        document["beside"],
+        document.get("beside", {}),
         _of(former, kind) if former else None,
     )
 
