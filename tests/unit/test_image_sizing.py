@@ -94,7 +94,7 @@ def fits(root: Path, layout: sizing.Layout, work: Path) -> bool:
 def test_what_is_computed_fits_and_two_blocks_less_do_not(
     seed: int, files: int, folders: int, longest_name: int, journal: int | None
 ) -> None:
-    """Where blocks of folders' attributes lie is known to within these, and a file that lies there may need one more."""
+    """Where the attributes of folders lie is not known to the block, and a file around them may need one more."""
     needs.program("mke2fs")
     with tempfile.TemporaryDirectory() as place:
         root, work = Path(place, "tree"), Path(place, "work")
