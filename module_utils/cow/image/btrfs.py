@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import replace
@@ -21,6 +22,8 @@ PRESETS = {"fast": ("zstd", 1), "balanced": ("zstd", 3), "small": ("zstd", 15)}
 _CHECKSUM = "crc32c"
 """What each kernel with btrfs has, also one in an initial RAM disk that was not made for the image."""
 _SECTOR = Size(4096)
+_LINGERS = 5.0
+"""Seconds for which a loop device may be there still that was let go of."""
 
 
 class Btrfs:
@@ -111,15 +114,23 @@ def _by_mkfs(job: Job, method: Method) -> Built:
 
 
 def _identify(job: Job) -> None:
-    try:
-        btrfs.Btrfs(run=workshop.tool).set_uuid(str(job.target), str(job.identity))
-    except CommandFailed as error:
-        if "not unique" not in error.finished.stderr:
-            raise
-        raise CowError(
-            f"The UUID that the image is to have, {job.identity}, is that of a device of this host: the old image or a "
-            f"copy of it is mounted or attached (`blkid --uuid {job.identity}`). Detach it, and start again."
-        ) from error
+    """Give the image its UUID. The old image is seen for a moment after it was unmounted."""
+    deadline = time.monotonic() + _LINGERS
+    while True:
+        try:
+            btrfs.Btrfs(run=workshop.tool).set_uuid(str(job.target), str(job.identity))
+        except CommandFailed as error:
+            if "not unique" not in error.finished.stderr:
+                raise
+            if time.monotonic() > deadline:
+                raise CowError(
+                    f"The UUID that the image is to have, {job.identity}, is that of a device of this host: the old "
+                    f"image or a copy of it is mounted or attached (`blkid --uuid {job.identity}`). Detach it, and "
+                    f"start again."
+                ) from error
+            time.sleep(0.5)
+        else:
+            return
 
 
 def _by_loop(job: Job, method: Method) -> Built:
