@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import os
 import struct
 from pathlib import Path
 
 from .manifest import BLOCK, Manifest
-from .tree import OPEN_FILE, Descent, Entry
+from .tree import Descent, Entry, opened
 
 _FIDEDUPERANGE = 0xC0189436
 """ioctl_fideduperange(2)"""
@@ -49,16 +48,13 @@ class Sharing:
 
 
 def _share(root: Path, first: Entry, other_root: Path, other: Entry) -> int:
-    with Descent(root) as folders, Descent(other_root) as other_folders:
-        source = os.open(first.name, OPEN_FILE, dir_fd=folders.at(first.parent))
-        try:
-            target = os.open(other.name, OPEN_FILE, dir_fd=other_folders.at(other.parent))
-            try:
-                return share(source, target, other.size)
-            finally:
-                os.close(target)
-        finally:
-            os.close(source)
+    with (
+        Descent(root) as folders,
+        Descent(other_root) as other_folders,
+        opened(folders.at(first.parent), first.name) as source,
+        opened(other_folders.at(other.parent), other.name) as target,
+    ):
+        return share(source, target, other.size)
 
 
 def share(source: int, target: int, size: int) -> int:

@@ -271,6 +271,16 @@ def read_open(descriptor: int, path: bytes) -> Entry:
     )
 
 
+@contextlib.contextmanager
+def opened(folder: int, name: bytes, flags: int = os.O_RDONLY) -> Iterator[int]:
+    """Open a file or folder, and no link, in the folder that the descriptor shows, for the length of the block."""
+    descriptor = os.open(name, flags | OPEN_FILE, dir_fd=folder)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
 def place(folder: int, name: bytes) -> bytes:
     """A path for calls that take no folder descriptor; only its last part is looked up, however deep the folder is."""
     return b"/proc/self/fd/%d/%s" % (folder, name)
@@ -297,11 +307,8 @@ def _flag(found: Tree, which: int) -> None:
     with Descent(found.root) as descent:
         for entry in found.entries:
             if entry.flags & BLOCKING_FLAGS:
-                descriptor = os.open(entry.name, OPEN_FILE, dir_fd=descent.at(entry.parent))
-                try:
+                with opened(descent.at(entry.parent), entry.name) as descriptor:
                     set_flags(descriptor, entry.flags & which)
-                finally:
-                    os.close(descriptor)
 
 
 def _raw_flags(descriptor: int) -> int:

@@ -32,6 +32,7 @@ from .tree import (
     Descent,
     Entry,
     mounts_below,
+    opened,
     place,
     read,
     read_open,
@@ -143,7 +144,7 @@ class _Writer:
         folder = self._target.at(entry.parent)
         kind = stat.S_IFMT(entry.mode)
         if kind == stat.S_IFREG:
-            with _opened(self._source.at(entry.parent), entry.name, os.O_RDONLY) as source:
+            with opened(self._source.at(entry.parent), entry.name) as source:
                 self.make_file(entry, source)
             return
         if kind == stat.S_IFDIR:
@@ -184,17 +185,15 @@ class _Writer:
     def unblock(self, entry: Entry) -> None:
         """Take away the flags that keep an entry of the target from being changed."""
         if entry.flags & BLOCKING_FLAGS:
-            with _opened(
-                self._target.at(entry.parent), entry.name if entry.path != ROOT else b".", os.O_RDONLY
-            ) as file:
+            with opened(self._target.at(entry.parent), entry.name if entry.path != ROOT else b".") as file:
                 set_flags(file, entry.flags & ~BLOCKING_FLAGS)
 
     def drop_default_acl(self, folder: Entry) -> None:
         """Take away what entries inherit that are made in a folder of the target."""
         if any(name == _DEFAULT_ACL for name, _ in folder.xattrs):
             name = folder.name if folder.path != ROOT else b"."
-            with _opened(self._target.at(folder.parent), name, os.O_RDONLY) as opened:
-                _remove_xattr(opened, _DEFAULT_ACL)
+            with opened(self._target.at(folder.parent), name) as open_folder:
+                _remove_xattr(open_folder, _DEFAULT_ACL)
 
     def remove(self, entry: Entry) -> None:
         """Take an entry out of the target; folders are empty by then."""
@@ -206,8 +205,8 @@ class _Writer:
         """Make the content of a file that is there equal to the source's, block by block."""
         source_folder, target_folder = self._source.at(entry.parent), self._target.at(entry.parent)
         with (
-            _opened(source_folder, entry.name, os.O_RDONLY) as source,
-            _opened(target_folder, entry.name, os.O_RDWR) as target,
+            opened(source_folder, entry.name) as source,
+            opened(target_folder, entry.name, os.O_RDWR) as target,
         ):
             written = _rewrite(source, target, self._told)
         self._entries += 1
@@ -246,15 +245,6 @@ class _Writer:
             _copy_range(source, target, start, end, self._told)
         os.ftruncate(target, os.fstat(source).st_size)
         return 0
-
-
-@contextmanager
-def _opened(folder: int, name: bytes, flags: int) -> Iterator[int]:
-    descriptor = os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 def _segments(source: int) -> Iterator[tuple[int, int]]:
@@ -327,7 +317,7 @@ def _clear(target: int, start: int, end: int) -> None:
 
 def _dress(entry: Entry, folder: int, present: Entry | None = None) -> None:
     if entry.is_folder or entry.is_file:
-        with _opened(folder, entry.name, os.O_RDONLY) as descriptor:
+        with opened(folder, entry.name) as descriptor:
             _dress_open(entry, descriptor, present)
         return
     os.chown(entry.name, entry.uid, entry.gid, dir_fd=folder, follow_symlinks=False)

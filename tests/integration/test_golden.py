@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -164,16 +165,20 @@ def test_the_file_systems_of_the_store_are_trimmed(store: Store) -> None:
     assert trimmed["bytes"] >= 8_000_000
 
 
+@contextmanager
+def occupied(store: Store, use: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A shell that has done this in the store, and waits for a line."""
+    shell = [*store.within, "sh", "-c", f"{use} && echo in && read line"]
+    with subprocess.Popen(shell, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as user:
+        assert user.stdout
+        user.stdout.readline()
+        yield user
+
+
 def test_a_session_in_use_is_not_destroyed(store: Store) -> None:
     store.begin()
     alice = store.clone("alice")
-    with subprocess.Popen(
-        [*store.within, "sh", "-c", f"cd {store.path('alice')} && echo in && read line"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    ) as user:
-        assert user.stdout
-        user.stdout.readline()
+    with occupied(store, f"cd {store.path('alice')}") as user:
         assert store.run("destroy", "p", "alice", status=5)["error"] == "in-use"
         assert (alice / "text").exists()
         user.communicate(b"\n")
@@ -186,13 +191,7 @@ def test_a_session_without_a_mount_in_use_is_not_destroyed(store: Store) -> None
     store.begin()
     path = store.run("clone", "p", "alice")["path"]
     for use in (f"cd {path}/folder", f"exec 3<{path}/text"):
-        with subprocess.Popen(
-            [*store.within, "sh", "-c", f"{use} && echo in && read line"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        ) as user:
-            assert user.stdout
-            user.stdout.readline()
+        with occupied(store, use) as user:
             before = store.state()
             refused = store.run("destroy", "p", "alice", status=5)
             assert refused["error"] == "in-use"

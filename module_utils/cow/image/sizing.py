@@ -48,7 +48,7 @@ With flex_bg the one is 16 and the other 32 blocks behind the bitmap of the bloc
 _UNFORESEEN_BY_KERNEL = 512
 """Blocks that it promises to files before it knows how few they take."""
 
-_SHORT_TARGET = 59
+SHORT_TARGET = 59
 """Bytes of a symlink's target that fit into the inode."""
 _FOLDER_BLOCK = BLOCK - 12
 """What a block of a folder has for entries besides its checksum."""
@@ -229,7 +229,7 @@ def inodes_of(tree: Tree) -> int:
 def _content_blocks(entry: Entry, descent: Descent, starts: range) -> int:
     """Return the blocks of an entry that is no folder. starts: how many blocks of content may lie before it."""
     if stat.S_ISLNK(entry.mode):
-        return int(entry.size > _SHORT_TARGET)
+        return int(entry.size > SHORT_TARGET)
     if not entry.is_file or not entry.size:
         return 0
     used = extents = 0

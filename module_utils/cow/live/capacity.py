@@ -18,8 +18,6 @@ _EXTENTS = 128
 """One block in so many names extents, were each of them a block and were the blocks that name them half full."""
 _NAME = 20
 """Bytes of an entry of a folder besides its name, with what finds it by its hash."""
-_IN_INODE = 59
-"""Bytes of a symbolic link that need no block."""
 _XATTR = 32
 """Bytes of an extended attribute besides its name and value."""
 
@@ -68,7 +66,7 @@ def _blocks(entry: Entry) -> int:
         return blocks + 1
     if entry.is_file:
         return blocks + min(-(-entry.size // BLOCK), -(-entry.blocks * 512 // BLOCK))
-    return blocks + (len(entry.target) > _IN_INODE)
+    return blocks + (len(entry.target) > sizing.SHORT_TARGET)
 
 
 def _ext4(need: Need) -> int:
