@@ -44,7 +44,12 @@ _SECTOR = 512
 _SLACK = 1.05
 """How much faster than its limit a device may be taken for by those who measure, before they doubt the limit."""
 _REFERENCE = "seed_install"
-_VERIFIED = "seed_install, verified"
+_WAYS: dict[str, dict[str, Any]] = {
+    _REFERENCE: {},
+    "seed_install, not verified": {"method": "blocks", "verify": False},
+    "seed_install, sprout": {"method": "sprout", "verify": False},
+}
+"""How the module is asked to install."""
 Unpack = Callable[[str, Path], None]
 """From a stick into a mounted file system."""
 FILE_SYSTEMS = {"ext4": ("ext4", ""), "btrfs": ("btrfs", ""), "btrfs, zstd": ("btrfs", "compress=zstd")}
@@ -117,8 +122,7 @@ class Bench:
             "cp -a from erofs": (self.erofs, partial(_copy, "erofs")),
         }
         cases: dict[str, Callable[[], float]] = {
-            _REFERENCE: partial(self._grown, _REFERENCE, partial(_install, verify=False)),
-            _VERIFIED: partial(self._grown, _VERIFIED, partial(_install, verify=True)),
+            **{name: partial(self._grown, name, partial(_install, options)) for name, options in _WAYS.items()},
             "bare sprout": partial(self._grown, "bare sprout", _sprout),
         }
         for way, (image, unpack) in ways.items():
@@ -255,8 +259,8 @@ def _module(name: str, **options: Any) -> dict[str, Any]:
     return result
 
 
-def _install(stick: str, target: str, room: Path, *, verify: bool) -> None:
-    _module("seed_install", seed=stick, root="install", target=target, records=str(room), verify=verify)
+def _install(options: dict[str, Any], stick: str, target: str, room: Path) -> None:
+    _module("seed_install", seed=stick, root="install", target=target, records=str(room), **options)
 
 
 def _sprout(stick: str, target: str, room: Path) -> None:
@@ -374,7 +378,9 @@ def _what(content: Manifest, seed: Made) -> str:
         f"{_mib(sizing.payload(content.tree))} MiB of content. The images are read from a loop device, the *stick*, of "
         f"which nothing is in memory (caches are dropped before each). The target is a new device of "
         f"{_TARGET >> 30} GiB, and each time ends when all is on the disk (fsync). The seed is of {seed.name}: "
-        f"{seed.why}. *bare sprout*: mount, device add, remount, device remove, by the command line. *to ext4* and *to "
+        f"{seed.why}. *seed_install*: as it is by default, all of the seed is verified, then its blocks are written; "
+        f"*not verified*: the latter alone; *sprout*: by the other method, not verified "
+        f"beforehand. *bare sprout*: mount, device add, remount, device remove, by the command line. *to ext4* and *to "
         f"btrfs*: onto what `mkfs` makes without options, mounted without options; making and mounting it is not "
         f"counted."
     )

@@ -10,8 +10,9 @@ module: seed_install
 short_description: Install a root of a btrfs seed onto a device or into a file
 description:
   - Writes one root (a top-level subvolume) of a btrfs seed onto a block device or into a file.
-  - Where btrfs is wanted, the seed grows a new file system on the target (a sprout), to which its compressed extents
-    move as they are, each verified by its checksum. Where something else is wanted, the root is copied with all
+  - Where btrfs is wanted, the blocks of the seed that are in use are written to the target as they are, compressed,
+    with a UUID and a label of its own in its metadata. Where that does not fit, the seed grows a new file system on the
+    target (a sprout), to which its extents move. Where something else is wanted, the root is copied with all
     attributes.
   - The seed is never written to. Several targets can grow out of one seed at a time. While all of it is read, to be
     copied or verified, nobody else can mount it, and other runs wait for that, up to six hours, with their targets
@@ -67,11 +68,15 @@ options:
     default: btrfs
   method:
     description:
-      - V(sprout) grows the file system out of the seed.
+      - V(blocks) writes the blocks of the seed that are in use to the same places of the target. A copy of its metadata
+        is changed in memory. The target has to be as large as the seed and a little.
+      - V(sprout) grows the file system out of the seed, which compares each extent with its checksum once more.
       - V(copy) makes a new one and copies the root into it.
-      - V(auto) is V(sprout) unless O(filesystem), O(checksum) or O(node_size) cannot be had from the seed that way.
+      - V(auto) is V(copy) when O(filesystem), O(checksum) or O(node_size) cannot be had from the seed, V(sprout) when
+        O(verify) is false, the target too small for V(blocks), or too little memory free for its metadata, and else
+        V(blocks), which is the fastest.
     type: str
-    choices: [auto, sprout, copy]
+    choices: [auto, blocks, sprout, copy]
     default: auto
   label:
     description: Label of the new file system, at most 255 bytes for btrfs, 16 for ext4, 12 for xfs; O(root) without it.
@@ -83,7 +88,7 @@ options:
   metadata:
     description:
       - How a btrfs stores its metadata, once (V(single)) or twice (V(dup)).
-      - Without it, as the seed does (V(sprout)), or as C(mkfs.btrfs) chooses (V(copy)).
+      - Without it, as the seed does (V(blocks), V(sprout)), or as C(mkfs.btrfs) chooses (V(copy)).
     type: str
     choices: [single, dup]
   checksum:
@@ -105,7 +110,7 @@ options:
       - Whether all of the seed is read and compared with its checksums before anything is written. It takes as long as
         it takes to read the seed, and is done only when there is something to install.
       - Without it, damage shows while the seed is read, on a target whose former content is gone. The target is then
-        marked as unfinished.
+        marked as unfinished. With V(blocks), it shows only when the installed system reads what is damaged.
     type: bool
     default: true
   records:
@@ -146,8 +151,8 @@ installed:
   sample:
     target: /dev/nvme0n1
     filesystem: btrfs
-    method: sprout
-    why: the extents of the seed move as they are
+    method: blocks
+    why: the blocks of the seed come as they are
     uuid: 3a14888d-d3a2-49c0-b2f3-88b0a62859c0
     label: install
     root: install
@@ -166,15 +171,15 @@ installed:
       returned: success
       sample: btrfs
     method:
-      description: V(sprout) or V(copy).
+      description: V(blocks), V(sprout) or V(copy).
       type: str
       returned: success
-      sample: sprout
+      sample: blocks
     why:
       description: Why by this method.
       type: str
       returned: success
-      sample: the extents of the seed move as they are
+      sample: the blocks of the seed come as they are
     uuid:
       description: UUID of the new file system.
       type: str
@@ -196,7 +201,7 @@ installed:
       returned: success
       sample: 2730919d-6d71-49cb-b81a-b7ed7d387c6c
     bytes:
-      description: What it took on the target for V(sprout), compressed and with metadata; what was copied for V(copy).
+      description: What it takes on the target, compressed and with metadata, or for V(copy) what was copied.
       type: int
       returned: success
       sample: 417726464
@@ -210,7 +215,7 @@ steps:
   type: list
   elements: str
   returned: always
-  sample: ["install root install of /srv/media/debian.seed on /dev/nvme0n1 (btrfs, sprout)"]
+  sample: ["install root install of /srv/media/debian.seed on /dev/nvme0n1 (btrfs, blocks)"]
 """
 
 from typing import Any
@@ -226,7 +231,7 @@ ARGUMENTS: dict[str, Any] = {
     "target": {"type": "path", "required": True},
     "size": {"type": "str"},
     "filesystem": {"type": "str", "choices": ["btrfs", "ext4", "xfs"], "default": "btrfs"},
-    "method": {"type": "str", "choices": ["auto", "sprout", "copy"], "default": "auto"},
+    "method": {"type": "str", "choices": ["auto", "blocks", "sprout", "copy"], "default": "auto"},
     "label": {"type": "str"},
     "uuid": {"type": "str"},
     "metadata": {"type": "str", "choices": ["single", "dup"]},

@@ -16,7 +16,7 @@ import re
 import stat
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,19 +95,54 @@ def nested(outer: Path) -> tuple[Subvolume, ...]:
 
 def default_id(path: Path) -> int:
     """Return the id of the subvolume that is mounted when none is named, in the file system of the subvolume `path`."""
-    # The root tree's own folder (object 6) names it in an item (type 84) called "default": a header of 32 bytes, then
-    # the key that is pointed at, whose first field is the id.
-    key = struct.pack("=7Q4I4Q", 1, 6, 6, 0, _ANY, 0, _ANY, 84, 84, 16, 0, 0, 0, 0, 0)
-    answer = _ask(path, _TREE_SEARCH, key)
-    (count,) = struct.unpack_from("=I", answer, struct.calcsize("=7Q2I"))
-    offset = len(key)
-    for _ in range(count):
-        (length,) = struct.unpack_from("=I", answer, offset + 28)
-        item = bytes(answer[offset + 32 : offset + 32 + length])
+    # The root tree's own folder (object 6) names it in an item (type 84) called "default": a header of 30 bytes, whose
+    # first field is the id, then the name.
+    for _, item in items(path, tree=1, kinds=(84,), objects=(6, 6)):
         if item[30:37] == b"default":
             return int(struct.unpack_from("=Q", item)[0])
-        offset += 32 + length
     return TOP_LEVEL
+
+
+@dataclass(frozen=True)
+class Key:
+    """What an item of a tree is found by."""
+
+    object: int
+    kind: int
+    offset: int
+
+
+def items(
+    mounted: Path, tree: int, kinds: Collection[int], objects: tuple[int, int] = (0, 2**64 - 1)
+) -> Iterator[tuple[Key, bytes]]:
+    """Yield the items of these kinds, of objects from the first one to the last, of a tree of the mounted file system.
+
+    They come in the order of their keys.
+    """
+    first, last = objects
+    at, end = Key(first, min(kinds), 0), Key(last, max(kinds), _ANY)
+    with _reading(mounted), _folder(mounted) as descriptor:
+        while found := _search(descriptor, tree, at, end):
+            yield from ((key, content) for key, content in found if key.kind in kinds)
+            key = found[-1][0]
+            after = (key.kind, key.offset + 1) if key.offset < _ANY else (key.kind + 1, 0)
+            at = Key(key.object, *after)
+
+
+def _search(descriptor: int, tree: int, at: Key, end: Key) -> list[tuple[Key, bytes]]:
+    """Return the first items from one key to another, as many as one answer holds."""
+    offsets, kinds = (at.offset, end.offset), (at.kind, end.kind)
+    question = _SEARCH.pack(tree, at.object, end.object, *offsets, 0, _ANY, *kinds, _ANY_NUMBER, _ANSWER)
+    answer = bytearray(question.ljust(_SEARCH.size + _ANSWER, b"\0"))
+    fcntl.ioctl(descriptor, _TREE_SEARCH, answer)
+    (count,) = struct.unpack_from("=I", answer, _COUNT)
+    found, place = [], _SEARCH.size
+    for _ in range(count):
+        number, offset, kind, length = _FOUND.unpack_from(answer, place)
+        place += _FOUND.size
+        found.append((Key(number, kind, offset), bytes(answer[place : place + length])))
+        place += length
+    return found
 
 
 def has_subvolumes(image: str) -> bool:
@@ -118,7 +153,9 @@ def has_subvolumes(image: str) -> bool:
 
 CHECKSUMS = ("crc32c", "xxhash64", "sha256", "blake2b")
 """By their number on the disk."""
-_SUPERBLOCK = 64 << 10
+SUPERBLOCKS = (64 << 10, 64 << 20, 256 << 30)
+"""Where on a device that is so large the superblock and its copies are."""
+SUPERBLOCK_BYTES = 4096
 _SUPERBLOCK_MAGIC = b"_BHRfS_M"
 _SEEDING = 1 << 32
 _HEAD = struct.Struct("<32s16sQQ8sQ32xQQ8xQII20x")
@@ -151,12 +188,12 @@ class Superblock:
 def superblock(path: Path) -> Superblock | None:
     """Read that of a device or file, which need not be mounted; None when there is none."""
     with _reading(path), path.open("rb") as file:
-        file.seek(_SUPERBLOCK)
-        raw = file.read(4096)
-    if len(raw) < 4096:
+        file.seek(SUPERBLOCKS[0])
+        raw = file.read(SUPERBLOCK_BYTES)
+    if len(raw) < SUPERBLOCK_BYTES:
         return None
     _, fsid, place, flags, magic, generation, total, used, devices, _, node = _HEAD.unpack_from(raw)
-    if magic != _SUPERBLOCK_MAGIC or place != _SUPERBLOCK:
+    if magic != _SUPERBLOCK_MAGIC or place != SUPERBLOCKS[0]:
         return None
     (checksum,) = struct.unpack_from("<H", raw, _CHECKSUM_TYPE)
     number, of_device = _DEVICE.unpack_from(raw, _DEVICE_ITEM)
@@ -312,9 +349,13 @@ class Btrfs:
         to = [f"-mconvert={profile},soft", f"-sconvert={profile},soft", "--force"]
         self.run(["btrfs", "balance", "start", *to, "--", str(mounted)])
 
-    def set_label(self, mounted: Path, label: str) -> None:
-        """Set the label of a mounted file system."""
-        self.run(["btrfs", "filesystem", "label", "--", str(mounted), label])
+    def grow(self, mounted: Path, device_number: int) -> None:
+        """Have a file system take all of one of its devices."""
+        self.run(["btrfs", "filesystem", "resize", f"{device_number}:max", str(mounted)])
+
+    def set_label(self, path: Path, label: str) -> None:
+        """Set the label of a file system: a mounted one, or one in a file."""
+        self.run(["btrfs", "filesystem", "label", "--", str(path), label])
 
     def set_seed(self, device: str, *, seed: bool) -> None:
         """Set or clear the flag that makes a file system that is not mounted a seed."""
@@ -341,7 +382,11 @@ _SCRUB_READ_ONLY = 1
 _CHILDREN_AT_ONCE = 255
 _CHILDREN = struct.Struct("=Q4080sB7x")
 _NAME = struct.Struct("=QQ256s3824s")
-_SEARCH = struct.Struct("=104s3992s")
+_SEARCH = struct.Struct("=7Q3I36xQ")
+"""Tree, least and greatest object, offset and transaction, the same of kinds, how many, bytes for the answer."""
+_FOUND = struct.Struct("=8xQQII")
+_COUNT, _ANY_NUMBER, _ANSWER = 64, 2**32 - 1, 256 << 10
+"""Where the answer has the number of items; an item is smaller than 64 KiB."""
 
 
 def _request(number: int, size: int, *, writes: bool, reads: bool = True) -> int:

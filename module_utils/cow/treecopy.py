@@ -241,13 +241,13 @@ class _Writer:
             else:
                 self._told(size)
                 return size
-        for start, end in _segments(source):
+        for start, end in segments(source):
             _copy_range(source, target, start, end, self._told)
         os.ftruncate(target, os.fstat(source).st_size)
         return 0
 
 
-def _segments(source: int) -> Iterator[tuple[int, int]]:
+def segments(source: int) -> Iterator[tuple[int, int]]:
     """Yield where a file has data."""
     end = 0
     while True:

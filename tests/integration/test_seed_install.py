@@ -136,10 +136,14 @@ def loop_device(path: Path) -> Iterator[str]:
         waiting.until(lambda: not run("losetup", "--associated", path))
 
 
-def test_sprout_into_a_new_file(bench: Bench) -> None:
-    runs = bench.four(size="300MiB")
+of_each_method = pytest.mark.parametrize("method", ["blocks", "sprout"])
+
+
+@of_each_method
+def test_btrfs_into_a_new_file(bench: Bench, method: str) -> None:
+    runs = bench.four(size="300MiB", **({"method": method} if method == "sprout" else {}))
     installed = runs.do["installed"]
-    assert (installed["method"], installed["filesystem"], installed["label"]) == ("sprout", "btrfs", "install")
+    assert (installed["method"], installed["filesystem"], installed["label"]) == (method, "btrfs", "install")
     assert installed["bytes"] > 20 << 20
     assert installed["seconds"] > 0
     assert runs.again["installed"] == installed
@@ -159,16 +163,18 @@ def test_sprout_into_a_new_file(bench: Bench) -> None:
         assert not any(file.read(4096))
 
 
-def test_sprout_onto_a_device_with_every_wish(bench: Bench) -> None:
+@of_each_method
+def test_btrfs_onto_a_device_with_every_wish(bench: Bench, method: str) -> None:
     wished = str(uuid4())
     bench.make_target()
     with loop_device(bench.target) as device:
         (bench.folder / "by-id").symlink_to(device)
-        args = {"target": bench.folder / "by-id", "uuid": wished, "label": "Box-1", "metadata": "dup"}
+        args = {"target": bench.folder / "by-id", "uuid": wished, "label": "Box-1", "metadata": "dup", "method": method}
         runs = bench.four(**args)
         assert runs.do["installed"]["target"] == device
         assert "other" in bench.refused(**args, root="other")
         assert "has this root already" in bench.refused(**{**args, "uuid": str(uuid4())})
+        assert not bench.run(**{**args, "method": "auto"})["changed"]
     assert identity(bench.target)["UUID"] == wished
     assert identity(bench.target)["LABEL"] == "Box-1"
     with mounted(bench.target, bench.folder / "shown", "ro,subvolid=5") as point:
@@ -202,24 +208,52 @@ def test_btrfs_by_copy_where_the_seed_has_other_checksums(bench: Bench) -> None:
     bench.assert_installed()
 
 
-def test_wishes_that_the_seed_fulfils_still_sprout(bench: Bench) -> None:
+def test_wishes_that_the_seed_fulfils(bench: Bench) -> None:
     result = bench.run(checksum="xxhash64", node_size=16384, size="300MiB")
-    assert result["installed"]["method"] == "sprout"
+    assert result["installed"]["method"] == "blocks"
 
 
-@pytest.mark.parametrize("checksum", ["crc32c", "sha256", "blake2b"])
-def test_seeds_with_other_checksums_sprout(bench: Bench, checksum: str) -> None:
-    """xxhash64 is what the others have."""
+SEEDS = {
+    "crc32c": ("--csum", "crc32c"),
+    "sha256": ("--csum", "sha256"),
+    "blake2b": ("--csum", "blake2b"),
+    "metadata twice": ("-m", "dup"),
+    "large nodes": ("--nodesize", "65536"),
+    "mixed": ("--mixed", "-m", "single", "-d", "single"),
+    "block group tree": ("-O", "block-group-tree"),
+}
+"""What mkfs.btrfs can be told; the others have checksums xxhash64."""
+
+
+@of_each_method
+@pytest.mark.parametrize("options", SEEDS.values(), ids=SEEDS)
+def test_other_seeds(bench: Bench, options: tuple[str, ...], method: str) -> None:
     image, point = bench.folder / "other.seed", bench.folder / "point"
-    seeds.make(image, point, "--csum", checksum, content=2 << 20)
+    seeds.make(image, point, *options, content=2 << 20)
     with mounted(image, point, "ro,subvol=install"):
         content = manifest.of(point)
     other = Bench(Media(image, digest_of(image), content), bench.folder)
-    assert other.run(size="300MiB")["installed"]["method"] == "sprout"
-    found = btrfs.superblock(bench.target)
-    assert found
-    assert (found.checksum, found.devices) == (checksum, 1)
+    assert other.run(size="300MiB", method=method)["installed"]["method"] == method
+    before, after = btrfs.superblock(image), btrfs.superblock(bench.target)
+    assert before
+    assert after
+    assert (after.checksum, after.node_bytes, after.devices) == (before.checksum, before.node_bytes, 1)
+    assert not after.seed
     other.assert_installed()
+    run("btrfs", "check", "--readonly", "--check-data-csum", bench.target)
+
+
+def test_what_was_installed_can_be_a_seed(bench: Bench) -> None:
+    """Its UUID is its own, in all of its blocks, so that nothing ties it to the seed that it came from."""
+    bench.run(size="300MiB", method="blocks")
+    assert "metadata_uuid\t\t00000000-0000-0000-0000-000000000000" in run(
+        "btrfs", "inspect-internal", "dump-super", bench.target
+    )
+    run("btrfstune", "-S", "1", bench.target)
+    next_one = bench.folder / "next.img"
+    with mounted(bench.media.path, bench.folder / "at the same time"):
+        assert bench.run(seed=bench.target, target=next_one, size="400MiB")["changed"]
+    bench.assert_installed(next_one)
 
 
 @pytest.mark.parametrize("filesystem", ["btrfs", "ext4"])
@@ -249,10 +283,11 @@ def test_read_only_root_becomes_writable(bench: Bench) -> None:
         assert [path.name for path in point.iterdir()] == ["fixed"]
 
 
-def test_two_at_a_time_from_one_seed(bench: Bench) -> None:
+@of_each_method
+def test_two_at_a_time_from_one_seed(bench: Bench, method: str) -> None:
     targets = [bench.folder / f"{number}.img" for number in range(2)]
     with ThreadPoolExecutor() as pool:
-        results = list(pool.map(lambda target: bench.run(target=target, size="300MiB"), targets))
+        results = list(pool.map(lambda target: bench.run(target=target, size="300MiB", method=method), targets))
     assert [result.get("msg") for result in results] == [None, None]
     assert results[0]["installed"]["uuid"] != results[1]["installed"]["uuid"]
     for target in targets:
@@ -400,15 +435,16 @@ def test_many_small_files_in_the_least_that_there_must_be(bench: Bench, many: Me
     assert least < usable * 20_000 * 4096
 
 
-def test_much_metadata_twice(bench: Bench, many: Media) -> None:
+@of_each_method
+def test_much_metadata_twice(bench: Bench, many: Media, method: str) -> None:
     """In the least that there must be, also of a seed that has it twice itself."""
     image = bench.folder / "dup.seed"
     doubled = Media(image, *make_many(image, bench.folder / "point", "dup"))
     for media, wishes in ((many, {"metadata": "dup"}), (doubled, {}), (doubled, {"metadata": "single"})):
         of_many = Bench(media, bench.folder)
-        message = of_many.refused(**wishes, size="10MiB")
+        message = of_many.refused(**wishes, method=method, size="10MiB")
         (least,) = [int(word) for word in message.split() if word.isdigit() and int(word) > 20 << 20]
-        of_many.run(**wishes, size=str(least))
+        of_many.run(**wishes, method=method, size=str(least))
         of_many.assert_installed()
         with mounted(bench.target, bench.folder / "shown") as point:
             assert ("Metadata, DUP" in run("btrfs", "filesystem", "df", point)) == (wishes.get("metadata") != "single")
@@ -470,7 +506,7 @@ def test_damaged_seed(bench: Bench, filesystem: str) -> None:
 
 
 def test_damaged_seed_that_is_not_verified(bench: Bench) -> None:
-    """Found while it moves: the target says that it is unfinished, and a good seed completes it."""
+    """Found while it moves, by the method that is chosen then. The target says so, and a good seed completes it."""
     result = run_module(MODULE, bench.args(seed=damaged(bench), size="300MiB", verify=False))
     assert "is damaged" in result["msg"]
     assert bench.target.read_bytes()[: len(MARK)] == MARK
@@ -497,19 +533,22 @@ def identity_or_none(target: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("filesystem", "moment", "number"),
+    ("filesystem", "method", "moment", "number"),
     [
-        ("btrfs", marked, signal.SIGKILL),
-        ("btrfs", grown, signal.SIGKILL),
-        ("btrfs", grown, signal.SIGTERM),
-        ("ext4", being_filled, signal.SIGKILL),
-        ("xfs", being_filled, signal.SIGTERM),
+        ("btrfs", "blocks", marked, signal.SIGKILL),
+        ("btrfs", "blocks", grown, signal.SIGKILL),
+        ("btrfs", "blocks", grown, signal.SIGTERM),
+        ("btrfs", "sprout", marked, signal.SIGKILL),
+        ("btrfs", "sprout", grown, signal.SIGKILL),
+        ("btrfs", "sprout", grown, signal.SIGTERM),
+        ("ext4", "auto", being_filled, signal.SIGKILL),
+        ("xfs", "auto", being_filled, signal.SIGTERM),
     ],
 )
 def test_killed_in_the_middle(
-    bench: Bench, filesystem: str, moment: Callable[[Path], bool], number: signal.Signals
+    bench: Bench, filesystem: str, method: str, moment: Callable[[Path], bool], number: signal.Signals
 ) -> None:
-    args = bench.args(filesystem=filesystem, size="500MiB")
+    args = bench.args(filesystem=filesystem, method=method, size="500MiB")
     program = [sys.executable, "-P", ROOT / "tests/support/module_main.py", ROOT / f"library/{MODULE}.py"]
     with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin

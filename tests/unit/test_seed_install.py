@@ -102,8 +102,10 @@ def test_what_is_refused(target: Target, options: dict[str, Any], words: str) ->
         install.plan(found(target), wanted(**options))
 
 
-def test_what_is_installed_stays() -> None:
-    record = {"inputs": INPUTS, "result": {"uuid": "1234"}}
+@pytest.mark.parametrize("former", [{}, {"method": "sprout"}])
+def test_what_is_installed_stays(former: dict[str, str]) -> None:
+    """Former versions took another method for something else."""
+    record = {"inputs": {**INPUTS, **former}, "result": {"uuid": "1234"}}
     there = found(EXT4, record, least=0)
     assert install.plan(there, wanted()).steps == ()
     assert install.describe(there) == {"installed": {"uuid": "1234"}}
@@ -118,27 +120,36 @@ def test_what_was_installed_from_something_else_has_to_be_named() -> None:
     assert install.describe(found(EXT4, record)) == {"installed": None}
 
 
+AS_IT_IS = "come as they are"
+SLACK = replace(SEED, superblock=replace(SEED.superblock, device_bytes=300 * MIB))
+
+
 @pytest.mark.parametrize(
-    ("order", "method", "why"),
+    ("order", "options", "method", "why"),
     [
-        (ORDER, "sprout", "move as they are"),
-        (replace(ORDER, checksum="xxhash64", node_size=16384), "sprout", "move as they are"),
-        (replace(ORDER, checksum="sha256"), "copy", "checksums xxhash64 for ever"),
-        (replace(ORDER, node_size=4096), "copy", "nodes of 16384 bytes for ever"),
-        (replace(ORDER, filesystem="xfs"), "copy", "xfs is wanted"),
-        (replace(ORDER, method="copy"), "copy", "as asked for"),
-        (replace(ORDER, method="sprout"), "sprout", "as asked for"),
+        (ORDER, {}, "blocks", AS_IT_IS),
+        (replace(ORDER, checksum="xxhash64", node_size=16384), {}, "blocks", AS_IT_IS),
+        (ORDER, {"verify": False}, "sprout", "not verified beforehand"),
+        (ORDER, {"seed": SLACK, "bytes": 160 * MIB}, "sprout", "not as large as the seed, of 300.0 MiB"),
+        (ORDER, {"seed": SLACK, "bytes": 140 * MIB}, "blocks", AS_IT_IS),
+        (ORDER, {"bytes": None}, "blocks", AS_IT_IS),
+        (replace(ORDER, checksum="sha256"), {}, "copy", "checksums xxhash64 for ever"),
+        (replace(ORDER, node_size=4096), {}, "copy", "nodes of 16384 bytes for ever"),
+        (replace(ORDER, filesystem="xfs"), {}, "copy", "xfs is wanted"),
+        *((replace(ORDER, method=name), {}, name, "as asked for") for name in ("blocks", "sprout", "copy")),
     ],
 )
-def test_methods(order: Order, method: str, why: str) -> None:
-    chosen = install.choose(SEED, order)
+def test_methods(order: Order, options: dict[str, Any], method: str, why: str) -> None:
+    wish = wanted(order=order, verify=options.get("verify", True))
+    chosen = install.choose(options.get("seed", SEED), wish, options.get("bytes", 400 * MIB))
     assert chosen.name == method
     assert why in chosen.why
 
 
-def test_a_sprout_that_cannot_be_had() -> None:
-    with pytest.raises(CowError, match="A sprout cannot be had"):
-        install.choose(SEED, replace(ORDER, method="sprout", checksum="sha256"))
+@pytest.mark.parametrize("method", ["blocks", "sprout"])
+def test_what_cannot_be_had_from_the_seed(method: str) -> None:
+    with pytest.raises(CowError, match=f"cannot be had by {method}"):
+        install.choose(SEED, wanted(order=replace(ORDER, method=method, checksum="sha256")), None)
 
 
 @pytest.mark.parametrize(
@@ -149,7 +160,7 @@ def test_a_sprout_that_cannot_be_had() -> None:
         ({"label": "x" * 17, "filesystem": "ext4"}, "1 to 16 bytes"),
         ({"label": "x" * 13, "filesystem": "xfs"}, "1 to 12 bytes"),
         ({"label": "grün/blau"}, "'/' or"),
-        ({"filesystem": "xfs", "method": "sprout"}, "not into xfs"),
+        ({"filesystem": "xfs", "method": "sprout"}, "not xfs"),
         ({"filesystem": "ext4", "metadata": "dup"}, "Leave them out"),
         ({"uuid": "1234"}, "is not a UUID"),
         ({"size": "large"}, "is not a size"),

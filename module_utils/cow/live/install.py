@@ -16,7 +16,7 @@ from ..image import sources
 from ..journal import Journal
 from ..plan import Plan, Step
 from ..size import Size
-from . import copied, room, sprout, verify
+from . import blocks, copied, room, sprout, verify
 from . import seed as seeds
 from . import target as targets
 from .order import Order
@@ -76,7 +76,7 @@ class Found:
     @property
     def complete(self) -> bool:
         """The target has what is wanted."""
-        return self.record is not None and self.record["inputs"] == self.inputs
+        return self.record is not None and _without_method(self.record["inputs"]) == self.inputs
 
 
 def observe(wanted: Wanted) -> Found:
@@ -90,17 +90,25 @@ def observe(wanted: Wanted) -> Found:
     with room.opened() as folder:
         seed = seeds.observe(wanted.seed, folder)
         root = seed.root(wanted.order.root)
-        method = choose(seed, wanted.order)
-        inputs = _inputs(seed, root, wanted.order, method)
-        found = Found(seed, target, method, inputs, record, 0)
+        method = choose(seed, wanted, _size(wanted, target))
+        found = Found(seed, target, method, _inputs(seed, root, wanted.order), record, 0)
         if found.complete:
             return found
-        if method.name == "sprout":
-            least = sprout.least_bytes(seed.space, wanted.order.metadata)
-        else:
-            copied.require_tools(wanted.order)
-            least = copied.least_bytes(seed, wanted.order, folder)
-    return Found(seed, target, method, inputs, record, least)
+        return replace(found, least=_least_bytes(found, wanted.order, folder))
+
+
+def _least_bytes(found: Found, order: Order, folder: Path) -> int:
+    if found.method.name == "blocks":
+        return blocks.least_bytes(found.seed, order.metadata)
+    if found.method.name == "sprout":
+        return sprout.least_bytes(found.seed.space, order.metadata)
+    copied.require_tools(order)
+    return copied.least_bytes(found.seed, order, folder)
+
+
+def _size(wanted: Wanted, target: Target) -> int | None:
+    """Return the bytes that the target has, or will have; None when it is not there and nothing says so."""
+    return wanted.size.bytes if target.bytes is None and wanted.size else target.bytes
 
 
 def _target(wanted: Wanted) -> tuple[Target, Mapping[str, Any] | None]:
@@ -116,18 +124,20 @@ def _target(wanted: Wanted) -> tuple[Target, Mapping[str, Any] | None]:
     return target, record
 
 
-def choose(seed: Seed, order: Order) -> Method:
-    """Decide on the method: a sprout wherever what results is what is wanted."""
-    fixed = _differs(seed, order)
+def choose(seed: Seed, wanted: Wanted, target_bytes: int | None) -> Method:
+    """Decide on the method: the blocks as they are, or a sprout, wherever what results is what is wanted."""
+    order, fixed = wanted.order, _differs(seed, wanted.order)
     if order.filesystem != "btrfs":
-        return Method("copy", f"a seed grows only into a btrfs, and {order.filesystem} is wanted")
-    if order.method == "sprout" and fixed:
-        raise CowError(f"A sprout cannot be had: {fixed}. Leave `method` out to have the root copied.")
+        return Method("copy", f"a seed becomes only a btrfs, and {order.filesystem} is wanted")
+    if order.method in ("blocks", "sprout") and fixed:
+        raise CowError(f"That cannot be had by {order.method}: {fixed}. Leave `method` out to have the root copied.")
     if order.method != "auto":
         return Method(order.method, "as asked for")
     if fixed:
         return Method("copy", fixed)
-    return Method("sprout", "the extents of the seed move as they are")
+    if why_not := blocks.why_not(seed, order, target_bytes, verified=wanted.verify):
+        return Method("sprout", why_not)
+    return Method("blocks", "the blocks of the seed come as they are")
 
 
 def plan(found: Found, wanted: Wanted) -> Plan:
@@ -137,7 +147,7 @@ def plan(found: Found, wanted: Wanted) -> Plan:
         _refuse_other_uuid(found, wanted)
         return Plan()
     _refuse_known_uuid(found, wanted)
-    size = wanted.size.bytes if target.bytes is None and wanted.size else target.bytes
+    size = _size(wanted, target)
     if size is None:
         raise CowError(f"There is no file {wanted.target}. Set `size` to have it made, or name a device.")
     if size < found.least:
@@ -149,7 +159,7 @@ def plan(found: Found, wanted: Wanted) -> Plan:
         sources.refuse_no_room(wanted.target.parent, found.least, f"Root {wanted.order.root} of the seed")
     _refuse_unnamed(found, wanted)
     first, *others = (*_make_file(found, size), _install(found, wanted))
-    return Plan.of(_with_verified_seed(first, wanted) if wanted.verify else first, *others)
+    return Plan.of(_with_verified_seed(first, found, wanted) if wanted.verify else first, *others)
 
 
 def describe(found: Found) -> dict[str, Any]:
@@ -167,10 +177,17 @@ def _differs(seed: Seed, order: Order) -> str:
     return ""
 
 
-def _inputs(seed: Seed, root: Subvolume, order: Order, method: Method) -> dict[str, Any]:
-    wishes = {key: value for key, value in asdict(order).items() if key not in ("uuid", "method")}
+def _inputs(seed: Seed, root: Subvolume, order: Order) -> dict[str, Any]:
+    """Return what decides on what is installed. By which method it comes does not."""
+    wishes = {key: value for key, value in asdict(order).items() if key != "uuid"}
     there = seed.superblock
-    return {**wishes, "method": method.name, "seed": there.uuid, "generation": there.generation, "root_uuid": root.uuid}
+    inputs = {**wishes, "seed": there.uuid, "generation": there.generation, "root_uuid": root.uuid}
+    return _without_method(inputs)
+
+
+def _without_method(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Records of former versions have it."""
+    return {key: value for key, value in inputs.items() if key != "method"}
 
 
 def _journal(records: Path, identity: str) -> Journal:
@@ -207,9 +224,9 @@ def _refuse_unnamed(found: Found, wanted: Wanted) -> None:
     )
 
 
-def _with_verified_seed(step: Step, wanted: Wanted) -> Step:
+def _with_verified_seed(step: Step, found: Found, wanted: Wanted) -> Step:
     def run() -> None:
-        verify.verify(wanted.seed).require_whole(wanted.seed)
+        verify.verify(wanted.seed, kept=found.method.name == "blocks").require_whole(wanted.seed)
         step.run()
 
     return replace(step, run=run)
@@ -252,8 +269,8 @@ def _run(found: Found, wanted: Wanted) -> None:
             f"What is on {wanted.target} changed meanwhile: {now.content or 'nothing'}. Nothing was changed."
         )
     with room.opened() as folder, targets.writable(now) as device:
-        if found.method.name == "sprout":
-            written = sprout.install(found.seed, wanted.order, device, folder, lambda: _begin(found, wanted, device))
+        if by := {"blocks": blocks.install, "sprout": sprout.install}.get(found.method.name):
+            written = by(found.seed, wanted.order, device, folder, lambda: _begin(found, wanted, device))
         else:
             order = replace(wanted.order, uuid=wanted.order.uuid or str(uuid4()))
             written = copied.install(

@@ -58,8 +58,8 @@ class Order:
             )
         if self.filesystem == "btrfs":
             return
-        if self.method == "sprout":
-            raise CowError(f"A seed grows only into a btrfs, not into {self.filesystem}. Leave `method` out.")
+        if self.method in ("blocks", "sprout"):
+            raise CowError(f"A seed becomes only a btrfs, not {self.filesystem}. Leave `method` out.")
         if self.metadata or self.checksum or self.node_size:
             raise CowError(
                 f"{self.filesystem} has none of `metadata`, `checksum` and `node_size`, which are of btrfs. Leave them "

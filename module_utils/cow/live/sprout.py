@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from .. import btrfs
 from ..btrfs import Btrfs, Space
 from ..errors import CowError
 from ..image import btrfs_file, btrfs_seed, workshop
 from ..process import CommandFailed
 from ..size import whole_mib
-from . import seed as seeds
+from . import single_root
 from .order import Order
 from .seed import Seed
 
@@ -45,10 +44,9 @@ def install(seed: Seed, order: Order, device: str, room: Path, begin: Callable[[
     tool = Btrfs(run=workshop.tool)
     try:
         with btrfs_seed.sprouted(seed.path, seed.superblock, device, room, begin) as (source, point):
-            _keep_only(point, order.root, tool)
+            single_root.keep_only(point, order.root, tool)
             tool.remove_device(point, source)
-            _make_writable(point / order.root, tool)
-            tool.set_default(point / order.root)
+            single_root.make_default(point / order.root, tool)
             tool.set_label(point, order.label)
             if order.metadata:
                 tool.convert_metadata(point, order.metadata)
@@ -60,38 +58,7 @@ def install(seed: Seed, order: Order, device: str, room: Path, begin: Callable[[
         raise CowError(_in_words(error, seed)) from error
     if order.uuid:
         tool.set_uuid(device, order.uuid)
-    return _used(device)
-
-
-def _keep_only(point: Path, root: str, tool: Btrfs) -> None:
-    (point / seeds.DESCRIPTION).unlink(missing_ok=True)
-    own = point / root
-    others = [each for each in btrfs.nested(point) if not each.path.is_relative_to(own)]
-    for each in others:
-        if each.readonly and not each.received_uuid and btrfs.nested(each.path):
-            tool.set_readonly(each.path, readonly=False)
-    for each in others:
-        tool.delete(each.path)
-    if others:
-        tool.await_deletions(point)
-
-
-def _make_writable(path: Path, tool: Btrfs) -> None:
-    """Take a snapshot instead of a read-only root: one that was received is never made writable itself."""
-    found = btrfs.at(path)
-    if found is None or not found.readonly:
-        return
-    draft = path.with_name(f".{path.name}.writable")
-    tool.snapshot(path, draft, readonly=False)
-    tool.delete(path)
-    draft.rename(path)
-
-
-def _used(device: str) -> int:
-    found = btrfs.superblock(Path(device))
-    if found is None or found.seed or found.devices != 1:
-        raise CowError(f"What was grown on {device} is not a btrfs of one device. Look at the kernel log.")
-    return found.used_bytes
+    return single_root.used_bytes(device)
 
 
 def _in_words(error: CommandFailed, seed: Seed) -> str:
