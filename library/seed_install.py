@@ -69,7 +69,8 @@ options:
   method:
     description:
       - V(blocks) writes the blocks of the seed that are in use to the same places of the target. A copy of its metadata
-        is changed in memory. The target has to be as large as the seed and a little.
+        is changed in memory. The target has to be as large as the seed and a little, and of
+        256 MiB at least.
       - V(sprout) grows the file system out of the seed, which compares each extent with its checksum once more.
       - V(copy) makes a new one and copies the root into it.
       - V(auto) is V(copy) when O(filesystem), O(checksum) or O(node_size) cannot be had from the seed, V(sprout) when

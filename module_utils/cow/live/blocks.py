@@ -26,6 +26,8 @@ from . import single_root, sprout
 from .order import Order
 from .seed import Seed
 
+_LEAST = 256 << 20
+"""The kernel lets no file system grow to less."""
 _PIECE = 4 << 20
 _SPARE = 16 << 20
 """For blocks of metadata that are written anew, and superblocks."""
@@ -41,7 +43,7 @@ def least_bytes(seed: Seed, metadata: str | None) -> int:
     chunks = btrfs_file.chunks(seed.superblock.device_bytes, seed.space.metadata)
     converted = metadata is not None and seed.space.doubled != (metadata == "dup")
     more = 2 * chunks.all + chunks.one if converted else chunks.one * (2 if seed.space.doubled else 1)
-    return whole_mib(seed.superblock.device_bytes + more)
+    return max(_LEAST, whole_mib(seed.superblock.device_bytes + more))
 
 
 def why_not(seed: Seed, order: Order, target_bytes: int | None, *, verified: bool) -> str:
@@ -50,9 +52,7 @@ def why_not(seed: Seed, order: Order, target_bytes: int | None, *, verified: boo
         return "the seed is not verified beforehand, and a sprout compares each extent with its checksum"
     least = least_bytes(seed, order.metadata)
     if target_bytes is not None and sprout.least_bytes(seed.space, order.metadata) <= target_bytes < least:
-        return (
-            f"the target is not as large as the seed, of {Size(seed.superblock.device_bytes).rounded()}, and a little"
-        )
+        return f"the target is smaller than {Size(least).rounded()}, which its blocks and what is changed need"
     if seed.space.metadata * _MEMORY > _free_memory():
         return f"there is too little memory free for the metadata, of {Size(seed.space.metadata).rounded()}"
     return ""
