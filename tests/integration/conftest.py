@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from ansible.module_utils.cow import kernel
 
-from tests.support import images, leftovers, needs
+from tests.support import images, leftovers, needs, programs
 from tests.support.incusd import Incusd, running
 from tests.support.loops import btrfs
 
@@ -23,7 +23,8 @@ def nothing_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """
     with kernel.own_mounts() if os.geteuid() == 0 else nullcontext():
         leftovers.sweep_dead_sessions()
-        yield
+        with programs.quick():
+            yield
         left = leftovers.find(str(tmp_path_factory.getbasetemp()))
         assert not left, f"the tests left behind: {'; '.join(left)}"
 

@@ -458,6 +458,7 @@ def test_a_seed_that_is_needed_is_neither_replaced_nor_deleted(bench: Bench) -> 
         for args in ({"state": "absent"}, {"roots": bench.args("plain")["roots"], "level": 2}):
             message = bench.refused(**args)
             assert "is the seed of file systems that are mounted on this host" in message
+        bench.refused("plain", seed=False)
         assert not bench.run("plain")["changed"]
         assert bench.run(state="absent", force=True)["changed"]
     assert not list(bench.folder.glob("media.seed*"))

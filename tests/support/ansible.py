@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from . import programs
+
 ROOT = Path(__file__).parents[2]
 """The checkout."""
 
@@ -37,16 +39,20 @@ def run_module(
     environment: added to this process's own. within: a command to run it by, such as nsenter(1). python: its own.
     AssertionError when the module ended in any other way than by a result.
     """
-    arguments = {**args, "_ansible_check_mode": check, "_ansible_diff": diff}
-    finished = subprocess.run(
-        [*within, python, "-P", ROOT / "tests/support/module_main.py", library / f"{name}.py"],
-        input=json.dumps(arguments),
-        env={**os.environ, **(environment or {})},
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT,
-        check=False,
-    )
+    arguments = json.dumps({**args, "_ansible_check_mode": check, "_ansible_diff": diff})
+    program = (ROOT / "tests/support/module_main.py", library / f"{name}.py")
+    if within or str(python) != sys.executable:
+        finished = subprocess.run(
+            [*within, python, "-P", *program],
+            input=arguments,
+            env={**os.environ, **(environment or {})},
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+            check=False,
+        )
+    else:
+        finished = programs.run(program, arguments, TIMEOUT, environment)
     try:
         result: Result = json.loads(finished.stdout)
     except ValueError:
@@ -60,15 +66,8 @@ def disturb_module(name: str, args: Mapping[str, Any], folder: Path, change: int
 
     Return what change it was, "" when there are fewer; and the module's message, "done" without one, or "killed".
     """
-    program = [sys.executable, "-P", ROOT / "tests/support/killed_module.py", str(change), str(int(number)), folder]
-    finished = subprocess.run(
-        [*program, ROOT / f"library/{name}.py"],
-        input=json.dumps(dict(args)),
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT,
-        check=False,
-    )
+    program = (ROOT / "tests/support/killed_module.py", str(change), str(int(number)), folder)
+    finished = programs.run((*program, ROOT / f"library/{name}.py"), json.dumps(dict(args)), TIMEOUT)
     assert finished.returncode in (0, 1, -number), finished.stderr
     return finished.stderr, json.loads(finished.stdout).get("msg", "done") if finished.stdout else "killed"
 
