@@ -160,7 +160,8 @@ _SUPERBLOCK_MAGIC = b"_BHRfS_M"
 _SEEDING = 1 << 32
 _HEAD = struct.Struct("<32s16sQQ8sQ32xQQ8xQII20x")
 """Checksum, fsid, place, flags, magic, generation, total and used bytes, devices, sizes of sectors and nodes."""
-_CHECKSUM_TYPE, _DEVICE, _LABEL = 196, struct.Struct("<QQ"), slice(299, 555)
+_FEATURES_AND_CHECKSUM = 188, struct.Struct("<QH")
+_DEVICE, _LABEL = struct.Struct("<QQ"), slice(299, 555)
 _DEVICE_ITEM = 201
 
 
@@ -169,6 +170,7 @@ class Superblock:
     """What a btrfs says of itself; sizes are in bytes.
 
     device_bytes, device_number: of the device or file that it was read from, as the file system knows it.
+    features: bits of those that a kernel has to know to mount it (incompat_flags).
     seed: it is for reading alone, and what is written goes to devices that are added.
     """
 
@@ -183,6 +185,7 @@ class Superblock:
     node_bytes: int
     checksum: str
     seed: bool
+    features: int = 0
 
 
 def superblock(path: Path) -> Superblock | None:
@@ -195,7 +198,8 @@ def superblock(path: Path) -> Superblock | None:
     _, fsid, place, flags, magic, generation, total, used, devices, _, node = _HEAD.unpack_from(raw)
     if magic != _SUPERBLOCK_MAGIC or place != SUPERBLOCKS[0]:
         return None
-    (checksum,) = struct.unpack_from("<H", raw, _CHECKSUM_TYPE)
+    at, those = _FEATURES_AND_CHECKSUM
+    features, checksum = those.unpack_from(raw, at)
     number, of_device = _DEVICE.unpack_from(raw, _DEVICE_ITEM)
     return Superblock(
         uuid=_uuid(fsid) or "",
@@ -209,6 +213,7 @@ def superblock(path: Path) -> Superblock | None:
         node_bytes=node,
         checksum=CHECKSUMS[checksum] if checksum < len(CHECKSUMS) else f"type {checksum}",
         seed=bool(flags & _SEEDING),
+        features=features,
     )
 
 

@@ -25,6 +25,10 @@ _KINDS, _DATA = 7, 1
 """What is in a chunk: data, system data, metadata."""
 _SPREAD = 1 << 3 | 1 << 6 | 1 << 7 | 1 << 8
 """RAID0, RAID10, RAID5 and RAID6, whose stripes have a part each."""
+FEATURES = 0x10BFF
+"""Those that leave the trees as they are read here (incompat_flags): not a metadata_uuid, zones, a second version of
+the tree of extents, or a tree of stripes.
+"""
 
 
 @dataclass(frozen=True)

@@ -121,6 +121,7 @@ def test_what_was_installed_from_something_else_has_to_be_named() -> None:
 
 
 AS_IT_IS = "come as they are"
+ZONED = replace(SEED, superblock=replace(SEED.superblock, features=0x1341))
 SLACK = replace(SEED, superblock=replace(SEED.superblock, device_bytes=300 * MIB))
 
 
@@ -134,6 +135,7 @@ SLACK = replace(SEED, superblock=replace(SEED.superblock, device_bytes=300 * MIB
         (ORDER, {"bytes": 200 * MIB}, "sprout", "smaller than 256.0 MiB"),
         (ORDER, {"seed": SLACK, "bytes": 140 * MIB}, "blocks", AS_IT_IS),
         (ORDER, {"bytes": None}, "blocks", AS_IT_IS),
+        (ORDER, {"seed": ZONED}, "sprout", "newer than this method"),
         (replace(ORDER, checksum="sha256"), {}, "copy", "checksums xxhash64 for ever"),
         (replace(ORDER, node_size=4096), {}, "copy", "nodes of 16384 bytes for ever"),
         (replace(ORDER, filesystem="xfs"), {}, "copy", "xfs is wanted"),

@@ -50,6 +50,8 @@ def why_not(seed: Seed, order: Order, target_bytes: int | None, *, verified: boo
     """Say why another method is the better one; "" when none is."""
     if not verified:
         return "the seed is not verified beforehand, and a sprout compares each extent with its checksum"
+    if seed.superblock.features & ~btrfs_extents.FEATURES:
+        return "the seed has features of btrfs that are newer than this method"
     least = least_bytes(seed, order.metadata)
     if target_bytes is not None and sprout.least_bytes(seed.space, order.metadata) <= target_bytes < least:
         return f"the target is smaller than {Size(least).rounded()}, which its blocks and what is changed need"
