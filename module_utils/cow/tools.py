@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from . import apt, process
+from . import process
 from .errors import NotYetKnown
 
 _QEMU_PACKAGES = {"x86_64": "qemu-system-x86", "i686": "qemu-system-x86", "aarch64": "qemu-system-arm"}
@@ -93,6 +93,8 @@ def _tool(program: str, version: str | None, run: process.Runner) -> Tool:
         features = {"reflink": "reflink=" in _help(path, "-?", run)}
     elif program == "mksquashfs":
         features = {"compressors": compressors(_help(path, "-help", run))}
+    from . import apt  # noqa: PLC0415  # most modules only look for a program
+
     return Tool(installed=True, version=apt.upstream_version(version) if version else None, features=features)
 
 

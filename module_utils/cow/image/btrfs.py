@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import replace
 
-from .. import btrfs, treecopy
+from .. import btrfs
 from ..btrfs import Space
 from ..errors import CowError
 from ..process import CommandFailed
@@ -134,6 +134,8 @@ def _identify(job: Job) -> None:
 
 
 def _by_loop(job: Job, method: Method) -> Built:
+    from .. import treecopy  # noqa: PLC0415
+
     room = btrfs_file.room_for([job.tree])
     with btrfs_file.filling(_settings(job), room, job.work / "filled", job.work / "point") as point:
         treecopy.copy(job.root, point)

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 
-from .. import apt, process, tools
+from .. import process, tools
 from ..errors import CowError
 from ..tree import Tree
 from . import losses, workshop
@@ -93,7 +93,11 @@ def _usage() -> str:
 
 def _version() -> str:
     matched = re.search(r"mkfs\.erofs (?:\(erofs-utils\) )?(\d\S*)", _usage())
-    return matched[1] if matched else apt.installed(["erofs-utils"]).versions.get("erofs-utils", "unknown")
+    if matched:
+        return matched[1]
+    from .. import apt  # noqa: PLC0415  # newer ones say their version
+
+    return apt.installed(["erofs-utils"]).versions.get("erofs-utils", "unknown")
 
 
 def _choose(options: Options, usage: str) -> tuple[str, int | None]:

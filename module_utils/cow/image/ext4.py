@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from .. import process, tools, treecopy
+from .. import process, tools
 from ..errors import CowError
 from ..process import CommandFailed
 from ..size import Size
@@ -256,6 +256,8 @@ def _by_mke2fs(job: Job, layout: Layout) -> None:
 
 
 def _by_loop(job: Job, layout: Layout) -> None:
+    from .. import treecopy  # noqa: PLC0415
+
     _make(job, layout)
     with workshop.mounted(job.target, job.work / "filled", "-o", "loop,noatime") as point:
         (point / "lost+found").rmdir()

@@ -12,8 +12,7 @@ from uuid import UUID
 from .. import manifest, names, process, tools
 from ..errors import CowError
 from ..plan import Plan, Step
-from . import record, resource, sizing, sources, verity, workshop
-from .formats import FORMATS
+from . import formats, record, resource, sizing, sources, verity, workshop
 from .job import Built, Job, Options
 from .purge import Purge
 from .record import Inputs, Record
@@ -85,7 +84,7 @@ class Wanted:
         resource.check_path(self.path)
         if self.state != "present":
             return
-        FORMATS[self.options.format].check(self.options)
+        formats.builder(self.options.format).check(self.options)
         if self.signing and not self.verity:
             raise CowError("Only a root hash can be signed. Set `verity: true`, or leave `signing` out.")
         if self.epoch is not None and not 0 <= self.epoch < 2**32:
@@ -126,7 +125,7 @@ def observe(wanted: Wanted) -> Found:
     lost: tuple[str, ...] = ()
     least = 0
     if look.manifest:
-        builder = FORMATS[wanted.options.format]
+        builder = formats.builder(wanted.options.format)
         lost = tuple(builder.lost(look.manifest.tree, wanted.options))
         if found.standing.record is None or found.standing.record.inputs != inputs or wanted.rebuild:
             least = builder.foresee(look.manifest.tree, wanted.options)
@@ -192,7 +191,7 @@ def _verified(wanted: Wanted, found: Found) -> Found:
 
 
 def _tools(wanted: Wanted) -> Mapping[str, str]:
-    versions = dict(FORMATS[wanted.options.format].tools(wanted.options))
+    versions = dict(formats.builder(wanted.options.format).tools(wanted.options))
     if wanted.verity:
         said = process.run([tools.require("veritysetup"), "--version"]).stdout
         versions["veritysetup"] = said.split()[1] if len(said.split()) > 1 else "unknown"
@@ -201,7 +200,7 @@ def _tools(wanted: Wanted) -> Mapping[str, str]:
 
 def _inputs(wanted: Wanted, look: Look, versions: Mapping[str, str]) -> Inputs:
     chosen = asdict(wanted.options)
-    options = {f"option {name}": chosen[name] for name in FORMATS[wanted.options.format].heeds}
+    options = {f"option {name}": chosen[name] for name in formats.builder(wanted.options.format).heeds}
     return {
         "content": look.identity,
         "recipe": RECIPE,
@@ -272,7 +271,7 @@ class _Build:
 
     def _filled(self, visible: Visible, target: Path, work: Path) -> tuple[Built, int, list[str]]:
         options = self.wanted.options
-        builder = FORMATS[options.format]
+        builder = formats.builder(options.format)
         lost = builder.lost(visible.tree, options)
         if self.wanted.strict and lost:
             raise CowError(f"{options.format} does not keep {'; '.join(lost)}. Nothing was changed.")

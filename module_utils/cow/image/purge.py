@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .. import treecopy
 from ..errors import CowError
 from ..manifest import Manifest, content_digest
 from ..tree import BLOCKING_FLAGS, ROOT, Descent, Entry, Tree, block, place, unblock
@@ -109,6 +108,8 @@ def view(purge: Purge, tree: Tree, point: Path, work: Path) -> Iterator[Path]:
     """
     matched = purge.matched(tree)
     if matched and (any(map(_is_of_an_overlay, tree.entries)) or _blocked(matched, tree)):
+        from .. import treecopy  # noqa: PLC0415  # which takes longest to load
+
         treecopy.copy(tree.root, point)
         purge.carry_out(point, tree)
         yield point

@@ -13,16 +13,18 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .. import manifest, mounts, names, tools
 from ..errors import CowError, NotYetKnown
-from ..incus.client import Server, connect
 from ..manifest import Manifest
 from ..process import CommandFailed
 from ..tree import Descent, Tree, walk
 from . import purge, workshop
 from .purge import Purge
+
+if TYPE_CHECKING:
+    from ..incus.client import Server
 
 INCUS_ARGUMENTS: dict[str, Any] = {
     "type": "dict",
@@ -186,6 +188,8 @@ def of_path(path: Path) -> Source:
 
 def of_incus(options: Mapping[str, Any]) -> Source:
     """Return what Incus has of that name."""
+    from ..incus.client import connect  # noqa: PLC0415  # HTTP takes as long to load as all else here
+
     with connect(options["socket"]) as server:
         if options["image"]:
             return _incus_image(server, options["image"], options["project"])
