@@ -12,19 +12,19 @@ import hashlib
 import json
 import os
 import stat
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from .errors import CowError
 from .kernel import sync_file_system
-from .tree import VANISHED, Descent, Entry, Tree, walk
+from .tree import VANISHED, Descent, Entry, Tree, opened, walk
 
-FORMAT = 1
+FORMAT = 2
 CHUNK = 1 << 20
 """Bytes that are read at once."""
 
@@ -32,8 +32,15 @@ BLOCK = 1 << 12
 """Bytes in which zeros are told from data: what a hole is made of on most file systems."""
 
 _ZEROS = bytes(BLOCK)
+_SMALL = 1 << 16
+"""Bytes below which a file is read in one go, as most are."""
+_NO_PLACES = hashlib.sha256().digest()
+_FIELDS = len(Entry._fields)
 _BATCH = 64
 """Files that a thread takes at once."""
+
+Runs = Mapping[bytes, "array[int]"]
+"""Of files by path how many blocks in a row are not all zeros, from one block of zeros to the next."""
 
 Progress = Callable[[int], None]
 """Told the bytes that were read since it was last called; from several threads."""
@@ -41,10 +48,14 @@ Progress = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Manifest:
-    """A tree, and the SHA-256 of the content of each regular file by path."""
+    """A tree, and the SHA-256 of the content of each regular file by path.
+
+    runs: of those files alone that have blocks of zeros.
+    """
 
     tree: Tree
     contents: Mapping[bytes, bytes]
+    runs: Runs = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
@@ -87,27 +98,31 @@ class Manifest:
             "entries": len(tree.entries),
         }
         for entry in tree.entries:
-            fields = entry._asdict()
-            fields["path"], fields["target"] = entry.path.decode("latin-1"), entry.target.decode("latin-1")
-            fields["xattrs"] = [[name.decode("latin-1"), value.decode("latin-1")] for name, value in entry.xattrs]
-            yield [*fields.values(), self.contents.get(entry.path, b"").hex()]
+            path, *numbers, target, pairs, flags = entry
+            xattrs = [[name.decode("latin-1"), value.decode("latin-1")] for name, value in pairs]
+            fields = [path.decode("latin-1"), *numbers, target.decode("latin-1"), xattrs, flags]
+            runs = [self.runs[path].tolist()] if path in self.runs else []
+            yield [*fields, self.contents.get(path, b"").hex(), *runs]
 
     @classmethod
     def _of_lines(cls, lines: Iterator[Any]) -> Manifest:
         head = next(lines)
         if head["format"] != FORMAT:
             raise CowError(f"it has format {head['format']}, this version reads {FORMAT}")
-        entries, contents = [], {}
-        for *fields, content in lines:
-            entry = _entry_of(fields)
+        entries, contents, runs = [], {}, {}
+        for line in lines:
+            entry = _entry_of(line[:_FIELDS])
+            content, *further = line[_FIELDS:]
             entries.append(entry)
             if content:
                 contents[entry.path] = bytes.fromhex(content)
+            if further:
+                runs[entry.path] = array("Q", *further)
         if len(entries) != head["entries"]:
             raise ValueError(f"{len(entries)} of {head['entries']} entries are there")
         covered = tuple(path.encode("latin-1") for path in head["mounts"])
         root = Path(os.fsdecode(head["root"].encode("latin-1")))
-        return cls(Tree(root, tuple(entries), head["began_ns"], covered, head["vanished"]), contents)
+        return cls(Tree(root, tuple(entries), head["began_ns"], covered, head["vanished"]), contents, runs)
 
 
 def of(root: Path, known: Manifest | None = None, progress: Progress | None = None) -> Manifest:
@@ -131,13 +146,31 @@ def of_tree(tree: Tree, known: Manifest | None = None, progress: Progress | None
     for entry in tree.entries:
         if entry.is_file and entry.path not in kept:
             by_inode.setdefault(entry.identity, []).append(entry)
-    digests = _read_all(tree.root, [names[0] for names in by_inode.values()], progress)
+    runs = {path: known.runs[path] for path in kept if path in known.runs} if known else {}
+    contents = _read_all(tree.root, [names[0] for names in by_inode.values()], progress)
     for names in by_inode.values():
-        digest = digests.get(names[0].path)
-        kept |= {entry.path: digest for entry in names if digest is not None}
+        if content := contents.get(names[0].path):
+            kept |= {entry.path: content.digest for entry in names}
+            runs |= {entry.path: content.runs for entry in names if content.runs is not None}
     entries = tuple(entry for entry in tree.entries if not entry.is_file or entry.path in kept)
     lost = len(entries) < len(tree.entries)
-    return Manifest(Tree(tree.root, entries, tree.began_ns, tree.mounts, tree.vanished or lost), kept)
+    return Manifest(Tree(tree.root, entries, tree.began_ns, tree.mounts, tree.vanished or lost), kept, runs)
+
+
+def runs_of(tree: Tree) -> Runs:
+    """Read the contents of a tree that was walked already for the runs alone."""
+    found: dict[bytes, array[int]] = {}
+    once = {entry.identity: entry for entry in reversed(tree.entries) if entry.is_file}
+    with Descent(tree.root) as descent:
+        for entry in reversed(once.values()):
+            with opened(descent.at(entry.parent), entry.name) as descriptor:
+                counted = _Runs()
+                for start, chunk in data(descriptor):
+                    counted.add(start, len(chunk))
+            runs = counted.of(entry.size)
+            if runs is not None:
+                found[entry.path] = runs
+    return found
 
 
 def differences(first: Manifest, second: Manifest, limit: int = 20) -> list[str]:
@@ -216,31 +249,50 @@ def _still_known(tree: Tree, known: Manifest) -> dict[bytes, bytes]:
     return kept
 
 
-def _read_all(root: Path, files: list[Entry], progress: Progress | None) -> dict[bytes, bytes]:
+class _Runs:
+    """Counts what `data` yields."""
+
+    def __init__(self) -> None:
+        self.end = 0
+        self._counted = array("Q", [0])
+
+    def add(self, start: int, length: int) -> None:
+        if start != self.end:
+            self._counted.append(0)
+        self._counted[-1] += -(-length // BLOCK)
+        self.end = start + length
+
+    def of(self, size: int) -> array[int] | None:
+        """Return them; None where there is no block of zeros."""
+        return None if self.end == size and len(self._counted) == 1 else array("Q", filter(None, self._counted))
+
+
+@dataclass(frozen=True)
+class _Content:
+    digest: bytes
+    runs: array[int] | None
+
+
+def _read_all(root: Path, files: list[Entry], progress: Progress | None) -> dict[bytes, _Content]:
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415  # brings logging, for those who only compare
+
     batches = [files[start : start + _BATCH] for start in range(0, len(files), _BATCH)]
     with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
         results = pool.map(lambda batch: _read_batch(root, batch, progress), batches)
-        return {path: digest for result in results for path, digest in result}
+        return {path: content for result in results for path, content in result}
 
 
-def _read_batch(root: Path, files: list[Entry], progress: Progress | None) -> list[tuple[bytes, bytes]]:
+def _read_batch(root: Path, files: list[Entry], progress: Progress | None) -> list[tuple[bytes, _Content]]:
     found = []
     with Descent(root) as descent:
         for entry in files:
             try:
-                found.append((entry.path, _content(descent.at(entry.parent), entry, progress)))
+                with opened(descent.at(entry.parent), entry.name) as descriptor:
+                    found.append((entry.path, _content(descriptor, progress)))
             except OSError as error:
                 if error.errno not in VANISHED:
                     raise CowError(f"{_shown(entry.path)} cannot be read: {error.strerror}.") from error
     return found
-
-
-def _content(folder: int, entry: Entry, progress: Progress | None) -> bytes:
-    descriptor = os.open(entry.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
-    try:
-        return content_digest(descriptor, progress)
-    finally:
-        os.close(descriptor)
 
 
 def content_digest(descriptor: int, progress: Progress | None = None) -> bytes:
@@ -249,17 +301,27 @@ def content_digest(descriptor: int, progress: Progress | None = None) -> bytes:
     It is the SHA-256 of the file's size, of where it has blocks of `BLOCK` bytes that are not all zeros, and of the
     SHA-256 of those blocks: holes take no time, and a hole and written zeros are the same.
     """
-    blocks, places = hashlib.sha256(), hashlib.sha256()
-    end = 0
+    return _content(descriptor, progress).digest
+
+
+def _content(descriptor: int, progress: Progress | None = None) -> _Content:
+    size = os.fstat(descriptor).st_size
+    if size < _SMALL and len(chunk := os.pread(descriptor, size + 1, 0)) == size and chunk and _is_solid(chunk):
+        if progress:
+            progress(size)
+        whole = hashlib.sha256(chunk).digest()
+        return _Content(hashlib.sha256(b"%d %d " % (size, size) + _NO_PLACES + whole).digest(), None)
+    blocks, places, runs = hashlib.sha256(), hashlib.sha256(), _Runs()
     for start, chunk in data(descriptor):
-        if start != end:
-            places.update(b"%d-%d " % (end, start))
+        if start != runs.end:
+            places.update(b"%d-%d " % (runs.end, start))
         blocks.update(chunk)
-        end = start + len(chunk)
+        runs.add(start, len(chunk))
         if progress:
             progress(len(chunk))
     size = os.fstat(descriptor).st_size
-    return hashlib.sha256(b"%d %d " % (size, end) + places.digest() + blocks.digest()).digest()
+    digest = hashlib.sha256(b"%d %d " % (size, runs.end) + places.digest() + blocks.digest()).digest()
+    return _Content(digest, runs.of(size))
 
 
 def data(descriptor: int) -> Iterator[tuple[int, bytes]]:
@@ -285,14 +347,19 @@ def _next_data(descriptor: int, position: int) -> int | None:
 
 
 def _without_zeros(position: int, chunk: bytes) -> Iterator[tuple[int, bytes]]:
-    rest = chunk[len(chunk) - len(chunk) % BLOCK :]
-    if _ZEROS not in chunk and (not rest or rest.count(0) < len(rest)):
+    if _is_solid(chunk):
         yield position, chunk
         return
     for offset in range(0, len(chunk), BLOCK):
         block = chunk[offset : offset + BLOCK]
         if block.count(0) < len(block):
             yield position + offset, block
+
+
+def _is_solid(chunk: bytes) -> bool:
+    """Whether no block is all zeros; the last one may be cut short."""
+    rest = chunk[len(chunk) - len(chunk) % BLOCK :]
+    return _ZEROS not in chunk and (not rest or rest.count(0) < len(rest))
 
 
 def _entry_of(fields: list[Any]) -> Entry:

@@ -9,7 +9,7 @@ import uuid
 from pathlib import Path
 
 import pytest
-from ansible.module_utils.cow import process
+from ansible.module_utils.cow import manifest, process
 from ansible.module_utils.cow.errors import CowError
 from ansible.module_utils.cow.image import erofs, ext4, sizing
 from ansible.module_utils.cow.image.job import Options
@@ -101,7 +101,9 @@ def test_what_is_computed_fits_and_two_blocks_less_do_not(
         root.mkdir()
         work.mkdir()
         make(root, seed, files, folders, longest_name)
-        layout = sizing.smallest(sizing.need_of(walk(root)), journal)
+        need = sizing.need_of(sizing.Content(walk(root)))
+        assert need == sizing.need_of(sizing.Content(walk(root), manifest.of(root).runs))
+        layout = sizing.smallest(need, journal)
         assert fits(root, layout, work)
         assert not fits(root, sizing.Layout(layout.blocks - 2, layout.inodes, layout.journal), work)
 

@@ -16,6 +16,7 @@ from ..tree import Tree
 from . import btrfs_file, sizing, workshop
 from .btrfs_file import Method, Settings, TooSmall
 from .job import Built, Job, Options, Room
+from .sizing import Content
 
 PRESETS = {"fast": ("zstd", 1), "balanced": ("zstd", 3), "small": ("zstd", 15)}
 """Compressors and levels."""
@@ -58,12 +59,12 @@ class Btrfs:
         """What mkfs.btrfs leaves out; nothing by the kernel."""
         return btrfs_file.lost_by_mkfs(tree) if _method(tree, options).name == "mkfs" else []
 
-    def foresee(self, tree: Tree, options: Options) -> int:
+    def foresee(self, content: Content, options: Options) -> int:
         """Return what the content takes where it is not compressed; what else it comes to shows when it is."""
-        _method(tree, options)
+        _method(content.tree, options)
         if options.compressor != "none":
             return 0
-        least, fixed = sizing.payload(tree), Room.of(options.size).fixed
+        least, fixed = sizing.payload(content.tree), Room.of(options.size).fixed
         if 0 < fixed < least:
             raise _too_small(options.size, least)
         return least

@@ -11,6 +11,7 @@ from ..errors import CowError
 from ..tree import Tree
 from . import losses, workshop
 from .job import Built, Job, Options
+from .sizing import Content
 
 PRESETS = {
     "fast": (("lz4", None), ("none", None)),
@@ -43,9 +44,9 @@ class Erofs:
         """Flags."""
         return losses.flags(tree)
 
-    def foresee(self, tree: Tree, options: Options) -> int:
+    def foresee(self, content: Content, options: Options) -> int:
         """Look for the compressor; what the tree comes to shows when it is compressed."""
-        _refuse_long_names(tree)
+        _refuse_long_names(content.tree)
         usage = _usage()
         _choose(options, usage)
         if options.label and not re.search(r"^ *-L", usage, re.MULTILINE):

@@ -16,7 +16,7 @@ from ..size import Size
 from ..tree import Entry, Tree
 from . import losses, sizing, workshop
 from .job import Built, Job, Options, Room
-from .sizing import BLOCK, Layout, Need
+from .sizing import BLOCK, Content, Layout, Need
 
 FEATURES = (
     "none",
@@ -95,17 +95,17 @@ class Ext4:
             *losses.times(tree, -(2**31), 2**31 - 1, "mke2fs writes those of 1901 to 2038"),
         ]
 
-    def foresee(self, tree: Tree, options: Options) -> int:
+    def foresee(self, content: Content, options: Options) -> int:
         """Compute the size, and return what of it is not holes."""
-        method = choose(tree, options, version()).name
-        need = _need(tree, method)
+        method = choose(content.tree, options, version()).name
+        need = _need(content, method)
         _layout(need, options)
         return need.blocks * BLOCK
 
     def build(self, job: Job) -> Built:
         """Compute, and fill; once more, a little larger, when that was too small after all."""
         method = choose(job.tree, job.options, version())
-        need = _need(job.tree, method.name)
+        need = _need(job.content, method.name)
         layout = _layout(need, job.options)
         smallest = _smallest(need, job.options)
         fill = {"mke2fs": _by_mke2fs, "loop": _by_loop, "shrink": _by_shrinking}[method.name]
@@ -210,9 +210,9 @@ def _spare_inodes(inodes: str) -> int | None:
     return int(matched[1])
 
 
-def _need(tree: Tree, method: str) -> Need:
-    need = sizing.need_of(tree)
-    return need if method == "mke2fs" else sizing.for_the_kernel(tree, need)
+def _need(content: Content, method: str) -> Need:
+    need = sizing.need_of(content)
+    return need if method == "mke2fs" else sizing.for_the_kernel(content.tree, need)
 
 
 def _smallest(need: Need, options: Options) -> Layout:

@@ -17,6 +17,7 @@ from .job import Built, Job, Options
 from .purge import Purge
 from .record import Inputs, Record
 from .resource import Beside, Standing
+from .sizing import Content
 from .sources import Look, Source, Visible
 
 RECIPE = 2
@@ -128,7 +129,7 @@ def observe(wanted: Wanted) -> Found:
         builder = formats.builder(wanted.options.format)
         lost = tuple(builder.lost(look.manifest.tree, wanted.options))
         if found.standing.record is None or found.standing.record.inputs != inputs or wanted.rebuild:
-            least = builder.foresee(look.manifest.tree, wanted.options)
+            least = builder.foresee(Content(look.manifest.tree, look.manifest.runs), wanted.options)
         if known.manifest and before and before.inputs["content"] != look.identity:
             shown = wanted.purge.applied_to_manifest(known.manifest)
             changes = tuple(manifest.differences(shown, look.manifest, limit=8))
@@ -272,14 +273,15 @@ class _Build:
     def _filled(self, visible: Visible, target: Path, work: Path) -> tuple[Built, int, list[str]]:
         options = self.wanted.options
         builder = formats.builder(options.format)
+        content = Content(visible.tree, self.look.manifest.runs if self.look.manifest else None)
         lost = builder.lost(visible.tree, options)
         if self.wanted.strict and lost:
             raise CowError(f"{options.format} does not keep {'; '.join(lost)}. Nothing was changed.")
         if self.look.manifest is None:
-            sources.refuse_no_room(work, builder.foresee(visible.tree, options))
+            sources.refuse_no_room(work, builder.foresee(content, options))
         epoch = _newest(visible) if self.wanted.epoch is None else self.wanted.epoch
         (work / "tools").mkdir()
-        job = Job(visible.root, visible.tree, target, work / "tools", options, self._identity, epoch)
+        job = Job(visible.root, content, target, work / "tools", options, self._identity, epoch)
         built = builder.build(job)
         target.chmod(0o600)
         return built, epoch, lost

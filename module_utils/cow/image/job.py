@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from ..errors import CowError
 from ..size import Size
 from ..tree import Tree
+from .sizing import Content
 
 
 @dataclass(frozen=True)
@@ -76,19 +77,24 @@ class Room:
 
 @dataclass(frozen=True)
 class Job:
-    """root: the folder to make an image of.  tree: what is in it; its own root may be another place with the same.
+    """root: the folder to make an image of.  content: what is in it; its own root may be another place with the same.
 
     target: the file to write, which is not there yet.  work: a folder for all else that has to be written.
     identity: for the UUID and what else would be random.  epoch: the time of the build, in seconds since 1970.
     """
 
     root: Path
-    tree: Tree
+    content: Content
     target: Path
     work: Path
     options: Options
     identity: uuid.UUID
     epoch: int
+
+    @property
+    def tree(self) -> Tree:
+        """What is in the folder, without where its files have zeros."""
+        return self.content.tree
 
 
 @dataclass(frozen=True)
@@ -123,7 +129,7 @@ class Builder(Protocol):
     def lost(self, tree: Tree, options: Options) -> list[str]:
         """Say what of the tree the format does not keep."""
 
-    def foresee(self, tree: Tree, options: Options) -> int:
+    def foresee(self, content: Content, options: Options) -> int:
         """Return the bytes that it takes on the disk at least, 0 when that cannot be told.
 
         Raises CowError for a size that is too small for the tree.

@@ -77,7 +77,8 @@ class Purge:
         emptied = {entry.path for entry in self.matched(manifest.tree)}
         files = [entry.path for entry in tree.entries if entry.is_file]
         nothing = _digest_of_nothing()
-        return Manifest(tree, {path: nothing if path in emptied else manifest.contents[path] for path in files})
+        contents = {path: nothing if path in emptied else manifest.contents[path] for path in files}
+        return Manifest(tree, contents, manifest.runs)
 
     def carry_out(self, root: Path, tree: Tree) -> None:
         """Remove it from a tree that is ours; what stays keeps its times and flags."""

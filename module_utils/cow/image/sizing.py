@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 from .. import manifest
 from ..errors import CowError
-from ..tree import Descent, Entry, Tree
+from ..manifest import Runs
+from ..tree import Entry, Tree
 
 BLOCK = 4096
 INODE = 256
@@ -154,8 +156,21 @@ def fixed(size: int, need: Need, journal: int | None = None) -> Layout:
     return Layout(blocks, need.inodes, journal)
 
 
-def need_of(tree: Tree) -> Need:
-    """Add up what a tree takes. Reads the contents of its files, to find out which blocks of them are all zeros.
+@dataclass(frozen=True)
+class Content:
+    """A tree with which blocks of its files are not all zeros; what is not known of that is read when it is needed."""
+
+    tree: Tree
+    known: Runs | None = None
+
+    @cached_property
+    def runs(self) -> Runs:
+        """The runs of all files."""
+        return manifest.runs_of(self.tree) if self.known is None else self.known
+
+
+def need_of(content: Content) -> Need:
+    """Add up what a tree takes.
 
     mke2fs takes blocks one after the other, in the order of the tree, and makes as many symlinks of one as it has hard
     links.
@@ -163,20 +178,21 @@ def need_of(tree: Tree) -> Need:
     blocks, inodes, of_folders = 1 + LOST_AND_FOUND_BLOCKS, _RESERVED_INODES + 1, 0
     folders = {b".": _Folder(), LOST_AND_FOUND: _Folder(LOST_AND_FOUND_BLOCKS)}
     folders[b"."].add(LOST_AND_FOUND)
+    tree, runs = content.tree, content.runs
     leaders = tree.leaders()
-    with Descent(tree.root) as descent:
-        for entry in tree.entries:
-            if entry.path in (b".", LOST_AND_FOUND):
-                continue
-            blocks += folders.setdefault(entry.parent, _Folder()).add(entry.name)
-            if leaders.get(entry.path, entry.path) != entry.path and not stat.S_ISLNK(entry.mode):
-                continue
-            inodes += 1
-            if entry.is_folder:
-                blocks += 1
-                of_folders += _xattr_blocks(entry)  # taken when what is in it has been
-            else:
-                blocks += _content_blocks(entry, descent, range(blocks, blocks + of_folders + 1)) + _xattr_blocks(entry)
+    for entry in tree.entries:
+        if entry.path in (b".", LOST_AND_FOUND):
+            continue
+        blocks += folders.setdefault(entry.parent, _Folder()).add(entry.name)
+        if leaders.get(entry.path, entry.path) != entry.path and not stat.S_ISLNK(entry.mode):
+            continue
+        inodes += 1
+        if entry.is_folder:
+            blocks += 1
+            of_folders += _xattr_blocks(entry)  # taken when what is in it has been
+        else:
+            of_entry = runs.get(entry.path, (-(-entry.size // BLOCK),))
+            blocks += _content_blocks(entry, of_entry, range(blocks, blocks + of_folders + 1)) + _xattr_blocks(entry)
     total = blocks + of_folders + sum(_xattr_blocks(entry) for entry in tree.entries[:1])
     has_one_group = total <= _GROUP // 2 and inodes <= _GROUP
     return Need(total if has_one_group else total + total // _UNFORESEEN, inodes)
@@ -226,40 +242,17 @@ def inodes_of(tree: Tree) -> int:
     return len({entry.identity for entry in tree.entries})
 
 
-def _content_blocks(entry: Entry, descent: Descent, starts: range) -> int:
+def _content_blocks(entry: Entry, runs: Iterable[int], starts: range) -> int:
     """Return the blocks of an entry that is no folder. starts: how many blocks of content may lie before it."""
     if stat.S_ISLNK(entry.mode):
         return int(entry.size > SHORT_TARGET)
     if not entry.is_file or not entry.size:
         return 0
     used = extents = 0
-    for length in _runs(entry, descent):
+    for length in runs:
         extents += _extents(length) + _interruptions(range(starts.start + used, starts.stop + used + length - 1))
         used += length
     return used + extent_blocks(extents)
-
-
-def _runs(entry: Entry, descent: Descent) -> Iterator[int]:
-    """Yield the blocks of each piece of a file that is not all zeros."""
-    descriptor = os.open(
-        entry.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=descent.at(entry.parent)
-    )
-    try:
-        yield from _joined((start // BLOCK, -(-len(chunk) // BLOCK)) for start, chunk in manifest.data(descriptor))
-    finally:
-        os.close(descriptor)
-
-
-def _joined(pieces: Iterable[tuple[int, int]]) -> Iterator[int]:
-    end = length = 0
-    for start, count in pieces:
-        if start != end and length:
-            yield length
-            length = 0
-        length += count
-        end = start + count
-    if length:
-        yield length
 
 
 def _interruptions(blocks: range) -> int:

@@ -10,6 +10,7 @@ from ..errors import CowError
 from ..tree import Tree
 from . import losses, workshop
 from .job import Built, Job, Options
+from .sizing import Content
 
 PRESETS = {
     "fast": (("zstd", 1), ("lz4", None), ("gzip", 1)),
@@ -51,7 +52,7 @@ class Squashfs:
             *losses.times(tree, 0, _NEWEST_TIME, "squashfs has those of 1970 to 2106"),
         ]
 
-    def foresee(self, _tree: Tree, options: Options) -> int:
+    def foresee(self, _content: Content, options: Options) -> int:
         """Look for the compressor; what the tree comes to shows when it is compressed."""
         _choose(options)
         return 0
