@@ -6,6 +6,7 @@ import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 
 from . import process
 from .errors import NotYetKnown
@@ -74,6 +75,13 @@ def require(program: str) -> str:
     if path is None:
         raise NotYetKnown(missing(program))
     return path
+
+
+@cache
+def said(program: str, *arguments: str) -> str:
+    """Return what a program says of itself, whatever its exit status; it is asked once. Raises as `require` does."""
+    finished = process.run([require(program), *arguments], accept=range(256))
+    return finished.stdout + finished.stderr
 
 
 def missing(program: str) -> str:

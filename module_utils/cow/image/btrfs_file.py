@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from .. import btrfs, kernel, loop, mounts, process, tools
+from .. import btrfs, kernel, loop, mounts, tools
 from ..btrfs import Btrfs, Space, Superblock
 from ..errors import CowError
 from ..size import Size, whole_mib
@@ -117,10 +117,8 @@ def abilities() -> Abilities:
     """Look at the installed tools."""
     for program in ("btrfs", "btrfstune", "mkfs.btrfs"):
         tools.require(program)
-    version = process.run([tools.require("mkfs.btrfs"), "--version"]).stdout
+    version, usage = (tools.said("mkfs.btrfs", option) for option in ("--version", "--help"))
     matched = re.search(r"v(\d\S*)", version)
-    said = process.run([tools.require("mkfs.btrfs"), "--help"], accept=range(256))
-    usage = said.stdout + said.stderr
     fills = all(option in usage for option in ("--rootdir", "--subvol ", "--compress ", "--shrink"))
     compressors = tuple(name for name in COMPRESSORS if _BUILT_IN.get(name, "") in version)
     return Abilities(matched[1] if matched else "unknown", fills, compressors)

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 
-from .. import process, tools
+from .. import tools
 from ..errors import CowError
 from ..tree import Tree
 from . import losses, workshop
@@ -88,8 +88,7 @@ def compressors(usage: str) -> tuple[str, ...]:
 
 
 def _usage() -> str:
-    said = process.run([tools.require("mkfs.erofs"), "--help"], accept=range(256))
-    return said.stdout + said.stderr
+    return tools.said("mkfs.erofs", "--help")
 
 
 def _version() -> str:

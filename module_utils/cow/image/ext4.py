@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from .. import process, tools
+from .. import tools
 from ..errors import CowError
 from ..process import CommandFailed
 from ..size import Size
@@ -129,7 +129,7 @@ class Ext4:
 
 def version() -> tuple[int, ...]:
     """Return that of the installed e2fsprogs."""
-    return parse_version(process.run([tools.require("mke2fs"), "-V"]).stderr)
+    return parse_version(tools.said("mke2fs", "-V"))
 
 
 def parse_version(said: str) -> tuple[int, ...]:
@@ -279,16 +279,17 @@ def _by_shrinking(job: Job, layout: Layout) -> None:
     workshop.tool(["e2fsck", "-f", "-y", job.target], accept=(0, 1))
     workshop.tool(["resize2fs", "-M", job.target])
     with job.target.open("r+b") as file:
-        file.truncate(_figure(job, "Block count") * BLOCK)
+        file.truncate(next(_figures(job, "Block count")) * BLOCK)
 
 
-def _figure(job: Job, name: str) -> int:
-    """Read a number from the superblock of the image."""
+def _figures(job: Job, *names: str) -> Iterator[int]:
+    """Read numbers from the superblock of the image."""
     said = workshop.tool(["dumpe2fs", "-h", job.target]).stdout
-    matched = re.search(rf"^{name}: +(\d+)$", said, re.MULTILINE)
-    if matched is None:
-        raise CowError(f"dumpe2fs does not say the {name.lower()} of the image.")
-    return int(matched[1])
+    for name in names:
+        matched = re.search(rf"^{name}: +(\d+)$", said, re.MULTILINE)
+        if matched is None:
+            raise CowError(f"dumpe2fs does not say the {name.lower()} of the image.")
+        yield int(matched[1])
 
 
 def _make(job: Job, layout: Layout, content: Path | None = None) -> None:
@@ -326,7 +327,8 @@ def _amend(job: Job) -> None:
     It takes times of access and change from the source, which are others each time, and the root's own attributes from
     nowhere. Inodes are taken in the order of their numbers; the tables of those that are free stay holes.
     """
-    used = _figure(job, "Inode count") - _figure(job, "Free inodes")
+    inodes, free = _figures(job, "Inode count", "Free inodes")
+    used = inodes - free
     script = job.work / "amend"
     with script.open("w") as file:
         file.writelines(f"{line}\n" for line in _of_root(job.tree.entries[0], job.work))

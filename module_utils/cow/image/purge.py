@@ -67,6 +67,8 @@ class Purge:
     def applied(self, tree: Tree) -> Tree:
         """Return the tree as it is in the image."""
         matched = {entry.path for entry in self.matched(tree)}
+        if not matched:
+            return tree
         removed = {path for path in matched if path not in EMPTIED}
         entries = (entry for entry in tree.entries if entry.path not in removed and not _is_under(entry.path, removed))
         return replace(tree, entries=tuple(_emptied(entry) if entry.path in matched else entry for entry in entries))
@@ -74,6 +76,8 @@ class Purge:
     def applied_to_manifest(self, manifest: Manifest) -> Manifest:
         """Return the tree with its contents as it is in the image."""
         tree = self.applied(manifest.tree)
+        if tree is manifest.tree:
+            return manifest
         emptied = {entry.path for entry in self.matched(manifest.tree)}
         files = [entry.path for entry in tree.entries if entry.is_file]
         nothing = _digest_of_nothing()
@@ -115,10 +119,8 @@ def view(purge: Purge, tree: Tree, point: Path, work: Path) -> Iterator[Path]:
         purge.carry_out(point, tree)
         yield point
         return
-    emptied = {entry.path for entry in matched}
-    kept = {entry.path for entry in purge.applied(tree).entries} - emptied
     whole = _seen(purge, tree, point, work) if matched else workshop.mounted(tree.root, point, "--bind")
-    with whole, covers.on(point, tree, kept, work / "covers"):
+    with whole, covers.on(point, tree, _kept(purge, tree, matched) if tree.mounts else (), work / "covers"):
         yield point
 
 
@@ -136,6 +138,10 @@ def _seen(purge: Purge, tree: Tree, point: Path, work: Path) -> Iterator[Path]:
             # The root of an overlay has the attributes of the folder for changes, which was made a moment ago.
             covers.dress(point, tree.entries[0])
             yield point
+
+
+def _kept(purge: Purge, tree: Tree, matched: Iterable[Entry]) -> set[bytes]:
+    return {entry.path for entry in purge.applied(tree).entries} - {entry.path for entry in matched}
 
 
 def _is_of_an_overlay(entry: Entry) -> bool:

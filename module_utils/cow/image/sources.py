@@ -313,6 +313,8 @@ def sha256(*parts: Path) -> str:
 
 
 def _changed(before: Tree, after: Tree) -> str:
+    if before.entries == after.entries:
+        return ""
     ours, theirs = before.by_path(), after.by_path()
     changed = [
         os.fsdecode(path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from .. import process, tools
+from .. import tools
 from ..errors import CowError
 from ..tree import Tree
 from . import losses, workshop
@@ -40,8 +40,7 @@ class Squashfs:
 
     def tools(self, _options: Options) -> Mapping[str, str]:
         """Return the version of mksquashfs."""
-        said = process.run([tools.require("mksquashfs"), "-version"], accept=range(256)).stdout
-        matched = re.search(r"version (\S+)", said)
+        matched = re.search(r"version (\S+)", tools.said("mksquashfs", "-version"))
         return {"mksquashfs": matched[1] if matched else "unknown"}
 
     def lost(self, tree: Tree, _options: Options) -> list[str]:
@@ -70,8 +69,7 @@ class Squashfs:
 
 
 def _choose(options: Options) -> tuple[str, int | None]:
-    said = process.run([tools.require("mksquashfs"), "-help"], accept=range(256))
-    available = tools.compressors(said.stdout + said.stderr)
+    available = tools.compressors(tools.said("mksquashfs", "-help"))
     if options.compressor == "none":
         return "none", None
     if options.compressor:
