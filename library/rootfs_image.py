@@ -18,6 +18,9 @@ description:
   - The same content, options and versions of the tools give the same bytes, but for btrfs, and for ext4 that the kernel
     filled. RV(image.varies) says what is otherwise then.
   - The source is never written to. When it changes during the build, the build fails.
+  - A destination without room for an ext4 image, or for a btrfs image that is not compressed, is refused before
+    anything is built. How large others get is not known before; what is free is compared with the image that was built
+    with the same options before, and when that is larger, there is a warning.
 author:
   - Cowherd contributors
 requirements:

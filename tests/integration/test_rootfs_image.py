@@ -123,13 +123,16 @@ def check_file_system(image: Path, kind: str) -> None:
     assert finished.returncode == 0, finished.stdout + finished.stderr
 
 
-def as_kept(found: Manifest, *, flags: bool, fractions: bool, acls: bool, symlinks: bool = True) -> Manifest:
+def as_kept(
+    found: Manifest, *, flags: bool, fractions: bool, acls: bool, symlinks: bool = True, devices: bool = True
+) -> Manifest:
     """A tree as a format that keeps less holds it."""
 
     def entry(each: Entry) -> Entry:
         return each._replace(
             flags=each.flags if flags else 0,
             mtime_ns=each.mtime_ns if fractions else each.mtime_ns // SECOND * SECOND,
+            rdev=each.rdev if devices else 0,
             xattrs=tuple(pair for pair in each.xattrs if acls or not pair[0].startswith(b"system.")),
         )
 
@@ -145,7 +148,7 @@ KEPT = {
     "shrink": {"flags": True, "fractions": True, "acls": True},
     "mksquashfs": {"flags": False, "fractions": False, "acls": False},
     "mkfs.erofs": {"flags": False, "fractions": True, "acls": True},
-    "mkfs": {"flags": False, "fractions": False, "acls": True},
+    "mkfs": {"flags": False, "fractions": False, "acls": True, "devices": False},
 }
 
 
@@ -180,6 +183,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Manifest]:
         ("squashfs", "auto"),
         ("erofs", "auto"),
         ("btrfs", "auto"),
+        ("btrfs", "mkfs"),
     ],
 )
 def test_an_image_has_all_that_the_tree_has(hostile: Manifest, tmp_path: Path, kind: str, method: str) -> None:
@@ -538,16 +542,30 @@ def test_an_empty_tree(tmp_path: Path) -> None:
         same_as_source(tmp_path / kind, kind, source, result, tmp_path / "mounted")
 
 
-def test_a_tree_with_files_that_ext4_has_more_inodes_for_than_blocks(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def vast(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    """Files for which ext4 has more inodes than blocks, and a hole across what 31 bits can count."""
+    tree = tmp_path_factory.mktemp("vast") / "tree"
     for folder in range(66):
-        (tmp_path / "source" / str(folder)).mkdir(parents=True)
+        (tree / str(folder)).mkdir(parents=True)
         for number in range(1000):
-            (tmp_path / "source" / str(folder) / str(number)).touch()
-    result = built(tmp_path / "image", src=str(tmp_path / "source"), format="ext4")
-    assert result["image"]["inodes"] == 66_067
-    assert result["image"]["tries"] == 1
-    source = manifest.of(tmp_path / "source")
-    same_as_source(tmp_path / "image", "ext4", source, result, tmp_path / "mounted")
+            os.mknod(tree / str(folder) / str(number))
+    with (tree / "hole").open("wb") as file:
+        file.truncate((2 << 30) + 12345)
+        for place in (1 << 20, (2 << 30) - 5):
+            file.seek(place)
+            file.write(b"data on both sides")
+    time.sleep(2.1)  # until no later change could leave the same time
+    return manifest.of(tree)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_an_image_of_a_vast_tree(vast: Manifest, tmp_path: Path, kind: str) -> None:
+    image = tmp_path / "image"
+    result = built(image, src=str(vast.tree.root), format=kind, preset="fast")
+    assert (result["image"]["inodes"], result["image"]["tries"]) == (66_068, 1)
+    assert result["image"]["allocated_bytes"] < 128 << 20
+    same_as_source(image, kind, vast, result, tmp_path / "mounted")
 
 
 @pytest.mark.parametrize("kind", ["erofs", "btrfs"])
@@ -574,15 +592,12 @@ def test_a_flipped_byte_is_rejected(source: Path, tmp_path: Path, place: str, ki
 
 
 def test_a_signature_that_openssl_accepts(source: Path, tmp_path: Path) -> None:
-    key, certificate, image = tmp_path / "key", tmp_path / "certificate", tmp_path / "image"
-    request = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=test", "-days", "2"]
-    subprocess.run([*request, "-keyout", key, "-out", certificate], check=True, capture_output=True)
-    signing = {"key": str(key), "certificate": str(certificate)}
+    image, signing = tmp_path / "image", signing_pair(tmp_path, "rsa:2048", "-nodes")
     result = built(image, src=str(source), format="squashfs", verity=True, signing=signing)["image"]
     text = tmp_path / "root-hash"
     text.write_text(result["verity"]["root_hash"])
     verify = ["openssl", "smime", "-verify", "-binary", "-inform", "der", "-noverify", "-content", text]
-    signature = ["-in", result["verity"]["signature_path"], "-certfile", certificate, "-nointern"]
+    signature = ["-in", result["verity"]["signature_path"], "-certfile", signing["certificate"], "-nointern"]
     subprocess.run([*verify, *signature], check=True, capture_output=True)
     text.write_text("0" * 64)
     assert subprocess.run([*verify, *signature], check=False, capture_output=True).returncode != 0
@@ -591,6 +606,48 @@ def test_a_signature_that_openssl_accepts(source: Path, tmp_path: Path) -> None:
         "roothash.p7s is missing"
         in built(image, src=str(source), format="squashfs", verity=True, signing=signing)["steps"][0]
     )
+
+
+def signing_pair(folder: Path, *request: str) -> dict[str, str]:
+    """A key with its certificate, as the module takes them."""
+    signing = {"key": str(folder / "key"), "certificate": str(folder / "certificate")}
+    files = ["-keyout", signing["key"], "-out", signing["certificate"], "-subj", "/CN=test"]
+    subprocess.run(["openssl", "req", "-x509", "-newkey", *request, *files], capture_output=True, check=True)
+    return signing
+
+
+CURVE = ("ec", "-pkeyopt", "ec_paramgen_curve:P-256")
+
+
+def test_what_cannot_sign_is_found_before_anything_is_read(source: Path, tmp_path: Path) -> None:
+    """Check mode says so too."""
+    for name in ("one", "another", "locked"):
+        (tmp_path / name).mkdir()
+    one = signing_pair(tmp_path / "one", *CURVE, "-nodes")
+    mixed = {**one, "key": signing_pair(tmp_path / "another", *CURVE, "-nodes")["key"]}
+    locked = signing_pair(tmp_path / "locked", *CURVE, "-passout", "pass:secret")
+    options = {"src": str(source), "format": "squashfs", "verity": True}
+    for signing, why in ((mixed, "private key does not match certificate"), (locked, "without a passphrase")):
+        said = refused(tmp_path / "image", **options, signing=signing)
+        assert f"cannot be signed with {signing['key']} and {signing['certificate']}: openssl says" in said
+        assert why in said
+        assert run(tmp_path / "image", check=True, **options, signing=signing)["msg"] == said
+    path = {"PATH": str(all_but("openssl", tmp_path / "bin"))}
+    arguments = {**options, "path": str(tmp_path / "image"), "signing": one}
+    for check in (True, False):
+        result = run_module(MODULE, arguments, check, environment=path)
+        said = str(result["warnings"] if check else result["msg"])
+        assert "openssl is not installed on this host. It is in the package openssl" in said
+    assert not list(tmp_path.glob("*image*"))
+
+
+def all_but(program: str, folder: Path) -> Path:
+    """A folder with all programs but one."""
+    folder.mkdir()
+    for tool in Path("/usr/bin").iterdir():
+        if tool.name != program:
+            (folder / tool.name).symlink_to(tool)
+    return folder
 
 
 @pytest.mark.parametrize("compression", ["", "--gzip", "--xz", "--zstd"])
@@ -667,12 +724,9 @@ def test_an_archive_that_is_cut_short(source: Path, tmp_path: Path, program: str
 def test_the_package_of_a_missing_decompressor_is_named(
     source: Path, tmp_path: Path, program: str, package: str
 ) -> None:
-    archive, others = tmp_path / "root.tar", tmp_path / "bin"
+    archive = tmp_path / "root.tar"
     subprocess.run(["tar", f"--{program}", "-cf", archive, "-C", source, "."], check=True)
-    others.mkdir()
-    for tool in Path("/usr/bin").iterdir():
-        if tool.name != program:
-            (others / tool.name).symlink_to(tool)
+    others = all_but(program, tmp_path / "bin")
     arguments = {"path": str(tmp_path / "image"), "src": str(archive), "format": "squashfs"}
     result = run_module(MODULE, arguments, environment={"PATH": str(others)})
     assert f"{program} is not installed on this host. It is in the package {package}" in result["msg"]
@@ -805,6 +859,25 @@ def test_no_room_for_what_lies_beside(memory: Path) -> None:
     built(folder / "image", **options)
 
 
+def test_too_little_room_for_another_image_like_that_which_is_there_is_said(memory: Path) -> None:
+    """Whether the new one needs as much is not known before; here it does not."""
+    source, folder = plain(memory / "source"), memory / "images"
+    folder.mkdir()
+    options = {"src": str(source), "format": "squashfs", "preset": "fast"}
+    taken = built(folder / "image", **options)["image"]["allocated_bytes"]
+    (source / "usr/bin/noise").write_text("quiet\n")
+    status = os.statvfs(memory)
+    full = (status.f_blocks - status.f_bfree) * status.f_frsize
+    seeds.run("mount", "-o", f"remount,size={full + taken // 2}", memory)
+    for other in ({"preset": "small"}, {"purge": []}):
+        assert not run(folder / "image", check=True, **{**options, **other}).get("warnings")
+    for check in (True, False):
+        result = run(folder / "image", check=check, **options)
+        assert result["changed"]
+        assert "the build fails when the new one needs more" in str(result["warnings"])
+    assert not built(folder / "image", **options).get("warnings")
+
+
 @dataclass(frozen=True)
 class Exchange:
     """Two images that take each other's place, the first of them with a signature beside it, both with a hash tree."""
@@ -831,10 +904,7 @@ class Exchange:
 def exchange(source: Path, tmp_path: Path) -> Exchange:
     folder = tmp_path / "images"
     folder.mkdir()
-    request = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
-    files = ["-subj", "/CN=test", "-keyout", tmp_path / "key", "-out", tmp_path / "certificate"]
-    subprocess.run([*request, *files], capture_output=True, check=True)
-    signing = {"key": str(tmp_path / "key"), "certificate": str(tmp_path / "certificate")}
+    signing = signing_pair(tmp_path, *CURVE, "-nodes")
     plain = {"src": str(source), "format": "squashfs", "verity": True, "verity_tree": "beside", "preset": "fast"}
     return Exchange(folder / "image", ({**plain, "signing": signing}, plain))
 

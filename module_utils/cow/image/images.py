@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from .. import manifest, names, process, tools
+from .. import manifest, mounts, names, process, tools
 from ..errors import CowError
 from ..plan import Plan, Step
+from ..size import Size
 from . import formats, record, resource, sizing, sources, verity, workshop
 from .job import Built, Job, Options
 from .purge import Purge
@@ -196,6 +197,8 @@ def _tools(wanted: Wanted) -> Mapping[str, str]:
     if wanted.verity:
         said = process.run([tools.require("veritysetup"), "--version"]).stdout
         versions["veritysetup"] = said.split()[1] if len(said.split()) > 1 else "unknown"
+    if wanted.signing:
+        verity.require_signing(wanted.signing.key, wanted.signing.certificate)
     return versions
 
 
@@ -218,10 +221,6 @@ def _inputs(wanted: Wanted, look: Look, versions: Mapping[str, str]) -> Inputs:
 def _certificate_digest(signing: Signing | None) -> str | None:
     if signing is None:
         return None
-    for file in (signing.key, signing.certificate):
-        names.absolute_path(str(file))
-        if not file.is_file():
-            raise CowError(f"{file} is not there. Give key and certificate in PEM form to sign the root hash.")
     return sources.sha256(signing.key, signing.certificate)
 
 
@@ -246,7 +245,21 @@ def _build(found: Found, wanted: Wanted, reason: str) -> Plan:
         destroys=found.standing.occupied,
         permit=resource.OVERWRITE,
     )
-    return Plan(steps=(step,), warnings=tuple(f"The image will lack {loss}." for loss in found.lost))
+    losses = [f"The image will lack {loss}." for loss in found.lost]
+    return Plan(steps=(step,), warnings=(*losses, *_tight(found.standing, inputs)))
+
+
+def _tight(standing: Standing, inputs: Inputs) -> list[str]:
+    """Warn where another image like the one that is there has no room; how large it gets is not known."""
+    former = standing.record
+    if former is None or any(former.inputs.get(key) != inputs[key] for key in inputs if key.startswith("option ")):
+        return []
+    free, taken = mounts.free(standing.path.parent), Size(former.result["allocated_bytes"])
+    if taken.bytes <= free.bytes:
+        return []
+    folder = standing.path.parent
+    said = f"The image that is there takes {taken.rounded()}, and stays until the new one is built. "
+    return [f"{said}{folder} has {free.rounded()} free besides: the build fails when the new one needs more."]
 
 
 @dataclass(frozen=True)

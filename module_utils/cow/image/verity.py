@@ -5,13 +5,14 @@ All of it by veritysetup in user space; nothing here needs the device mapper.
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from .. import tools
+from .. import names, tools
 from ..errors import CowError
 from ..process import CommandFailed
 from . import workshop
@@ -19,6 +20,8 @@ from . import workshop
 BLOCK = 4096
 ALGORITHM = "sha256"
 _ROOT_HASH = re.compile(r"[0-9a-f]{64}")
+_OPENSSL_REASON = re.compile(r"^[0-9A-F]+:error:[^:]*:[^:]*:[^:]*:([^:]+):", re.MULTILINE)
+"""What the lines of openssl's queue of errors say (ERR_print_errors(3)), without places in its source."""
 
 
 @dataclass(frozen=True)
@@ -71,17 +74,34 @@ def verify(image: Path, tree_file: Path, tree: Tree, wanted: str) -> str:
     return ""
 
 
+def require_signing(key: Path, certificate: Path) -> None:
+    """Refuse what a root hash cannot be signed with, before there is one."""
+    for file in (key, certificate):
+        names.absolute_path(str(file))
+        if not file.is_file():
+            raise CowError(f"{file} is not there. Give key and certificate in PEM form to sign the root hash.")
+    tools.require("openssl")
+    _sign(Path(os.devnull), key, certificate, Path(os.devnull))
+
+
 def sign(digest: str, key: Path, certificate: Path, target: Path, work: Path) -> None:
     """Sign a root hash as the kernel checks it: PKCS#7, detached, of its text without a line end."""
-    tools.require("openssl")
     text = work / "root-hash"
     text.write_text(digest, encoding="ascii")
+    _sign(text, key, certificate, target)
+
+
+def _sign(text: Path, key: Path, certificate: Path, target: Path) -> None:
     argv: list[str | Path] = ["openssl", "smime", "-sign", "-nocerts", "-noattr", "-binary", "-in", text]
+    argv += ["-passin", "pass:"]  # or it asks at a terminal
     try:
         workshop.tool([*argv, "-inkey", key, "-signer", certificate, "-outform", "der", "-out", target])
     except CommandFailed as error:
+        said = error.finished.stderr.strip()
+        reasons = "; ".join(dict.fromkeys(_OPENSSL_REASON.findall(said))) or said
         raise CowError(
-            f"The root hash cannot be signed with {key} and {certificate}: {error.finished.stderr.strip()}"
+            f"A root hash cannot be signed with {key} and {certificate}: openssl says {reasons!r}. Give a private key "
+            f"in PEM form without a passphrase, and the certificate that belongs to it."
         ) from error
 
 
