@@ -511,11 +511,11 @@ def test_a_btrfs_image_is_built_again_while_the_old_one_is_mounted(memory: Path)
     with opened(image, point):
         again = built(image, **options, rebuild=True)["image"]
     assert (again["method"], again["uuid"]) == ("mkfs", first["uuid"])
-    for more in ({"size": "128MiB"}, {"method": "loop"}):
-        first = built(image, **options, **more)["image"]
-        with opened(image, point):
-            assert "is mounted or attached" in refused(image, **options, **more, rebuild=True)
-        assert built(image, **options, **more, rebuild=True)["image"]["uuid"] == first["uuid"]
+    options["size"] = "128MiB"
+    first = built(image, **options)["image"]
+    with opened(image, point):
+        assert "is mounted or attached" in refused(image, **options, rebuild=True)
+    assert built(image, **options, rebuild=True)["image"]["uuid"] == first["uuid"]
 
 
 def test_slack_of_a_btrfs_image_is_taken_away(memory: Path) -> None:
@@ -546,9 +546,9 @@ def test_an_empty_tree(tmp_path: Path) -> None:
 def vast(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     """Files for which ext4 has more inodes than blocks, and a hole across what 31 bits can count."""
     tree = tmp_path_factory.mktemp("vast") / "tree"
-    for folder in range(66):
+    for folder in range(264):
         (tree / str(folder)).mkdir(parents=True)
-        for number in range(1000):
+        for number in range(250):
             os.mknod(tree / str(folder) / str(number))
     with (tree / "hole").open("wb") as file:
         file.truncate((2 << 30) + 12345)
@@ -563,13 +563,12 @@ def vast(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
 def test_an_image_of_a_vast_tree(vast: Manifest, tmp_path: Path, kind: str) -> None:
     image = tmp_path / "image"
     result = built(image, src=str(vast.tree.root), format=kind, preset="fast")
-    assert (result["image"]["inodes"], result["image"]["tries"]) == (66_068, 1)
+    assert (result["image"]["inodes"], result["image"]["tries"]) == (66_266, 1)
     assert result["image"]["allocated_bytes"] < 128 << 20
     same_as_source(image, kind, vast, result, tmp_path / "mounted")
 
 
-@pytest.mark.parametrize("kind", ["erofs", "btrfs"])
-@pytest.mark.parametrize("place", ["appended", "beside"])
+@pytest.mark.parametrize(("place", "kind"), [("appended", "erofs"), ("beside", "btrfs")])
 def test_a_flipped_byte_is_rejected(source: Path, tmp_path: Path, place: str, kind: str) -> None:
     image = tmp_path / "image"
     result = built(image, src=str(source), format=kind, verity=True, verity_tree=place)["image"]
@@ -657,9 +656,12 @@ def test_an_archive(source: Path, tmp_path: Path, compression: str) -> None:
     os.setxattr(source / "etc/hostname", "system.posix_acl_access", trees.acl(77))
     argv = ["tar", "-c", "--format=posix", "--numeric-owner", "--acls", "--xattrs", "--xattrs-include=*", "-C", source]
     subprocess.run([*argv, *filter(None, [compression]), "-f", archive, "."], check=True)
-    arguments = {"path": str(image), "src": str(archive), "format": "erofs", "purge": []}
-    runs = four_runs(MODULE, arguments, state=lambda: listing(tmp_path))
-    same_as_source(image, "erofs", manifest.of(source), runs.do, tmp_path / "mounted")
+    arguments = {"src": str(archive), "format": "erofs", "purge": []}
+    if compression:
+        done = built(image, **arguments)
+    else:
+        done = four_runs(MODULE, {"path": str(image), **arguments}, state=lambda: listing(tmp_path)).do
+    same_as_source(image, "erofs", manifest.of(source), done, tmp_path / "mounted")
 
 
 def test_archives_that_are_none(source: Path, tmp_path: Path) -> None:
@@ -783,8 +785,7 @@ def test_a_destination_without_room(source: Path, tmp_path: Path) -> None:
         said = refused(small / "image", src=str(archive), format="squashfs")
         assert f"What is in {archive} needs {archive.stat().st_size} bytes" in said
         for kind in ("squashfs", "erofs"):
-            run(small / "image", src=str(source), format=kind)
-            assert "room" in refused(small / "image", src=str(source), format=kind).lower()
+            assert "no room left" in refused(small / "image", src=str(source), format=kind, preset="fast")
         for method in ("mkfs", "loop"):
             message = refused(small / "image", src=str(source), format="btrfs", method=method)
             assert "no room left" in message
@@ -982,12 +983,14 @@ def test_a_change_during_the_build_fails_it(tmp_path: Path) -> None:
     source, image = tmp_path / "source", tmp_path / "images" / "image"
     source.mkdir()
     image.parent.mkdir()
-    (source / "noise").write_bytes(os.urandom(16 << 20))
+    (source / "noise").write_bytes(os.urandom(4 << 20))
     (source / "file").write_text("before")
 
     def change() -> None:
-        waiting.until(lambda: any(tools_in(image)))
+        tools = waiting.until(lambda: list(halted(image, "mksquashfs")), every=0.02)
         (source / "file").write_text("during")
+        for tool in tools:
+            os.kill(tool, signal.SIGCONT)
 
     thread = threading.Thread(target=change)
     thread.start()
