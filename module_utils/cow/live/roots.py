@@ -90,7 +90,7 @@ def shown(seen: Seen, purge: Purge, work: Path) -> Iterator[Shown]:
     """Show the tree of a root, from which nothing is purged yet, and read what is not known of its contents."""
     with seen.source.tree(seen.look, NOTHING, work) as visible:
         if seen.look.whole:
-            whole = Manifest(replace(seen.look.whole.tree, root=visible.root), seen.look.whole.contents)
+            whole = replace(seen.look.whole, tree=replace(seen.look.whole.tree, root=visible.root))
         else:
             whole = manifest.of_tree(visible.tree)
         yield Shown(seen.root, seen.source.words, whole, purge.applied_to_manifest(whole))
