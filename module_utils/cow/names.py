@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from .errors import CowError
 
-_POOL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", re.ASCII)
-_INSTANCE = re.compile(r"[A-Za-z](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?", re.ASCII)
-_PROJECT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", re.ASCII)
-_ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:+-]*(?:/[A-Za-z0-9][A-Za-z0-9._:+-]*)*", re.ASCII)
-_INTERFACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,14}", re.ASCII)
-_DATASET_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*", re.ASCII)
-_ZFS_PROPERTY = re.compile(r"[a-z0-9][a-z0-9._:@-]{0,255}", re.ASCII)
-_SUBVOLUME = re.compile(r"[^/\0-\x1f-][^/\0-\x1f]{0,254}")
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_POOL = r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}"
+_INSTANCE = r"[A-Za-z](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_PROJECT = r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}"
+_ALIAS = r"[A-Za-z0-9][A-Za-z0-9._:+-]*(?:/[A-Za-z0-9][A-Za-z0-9._:+-]*)*"
+_INTERFACE = r"[A-Za-z0-9][A-Za-z0-9._-]{1,14}"
+_DATASET_PART = r"[A-Za-z0-9][A-Za-z0-9._:-]*"
+_ZFS_PROPERTY = r"[a-z0-9][a-z0-9._:@-]{0,255}"
+_SUBVOLUME = r"[^/\0-\x1f-][^/\0-\x1f]{0,254}"
 
 
 def pool(name: str) -> str:
@@ -65,7 +68,7 @@ def image_alias(name: str) -> str:
 
 def dataset(name: str) -> str:
     """Return a ZFS dataset as POOL or POOL/PATH (zfsprops(7): letters, digits and _-:. in each part)."""
-    if not all(_DATASET_PART.fullmatch(part) for part in name.split("/")):
+    if not all(re.fullmatch(_DATASET_PART, part, re.ASCII) for part in name.split("/")):
         raise CowError(f"{name!r} is not a dataset. Write POOL/NAME in letters, digits, '.', '_', ':' and '-'.")
     return name
 
@@ -73,7 +76,7 @@ def dataset(name: str) -> str:
 def snapshot(name: str) -> str:
     """Return a ZFS snapshot as POOL/NAME@SNAPSHOT."""
     of, at, own = name.partition("@")
-    if not at or not all(_DATASET_PART.fullmatch(part) for part in (own, *of.split("/"))):
+    if not at or not all(re.fullmatch(_DATASET_PART, part, re.ASCII) for part in (own, *of.split("/"))):
         raise CowError(
             f"{name!r} is not a snapshot. Write POOL/NAME@SNAPSHOT in letters, digits, '.', '_', ':' and '-'."
         )
@@ -83,7 +86,7 @@ def snapshot(name: str) -> str:
 def zfs_properties(properties: Mapping[str, Any]) -> dict[str, str]:
     """Return properties of a dataset as text; their names are lower case, those of users have a colon."""
     for key, value in properties.items():
-        if not _ZFS_PROPERTY.fullmatch(key):
+        if not re.fullmatch(_ZFS_PROPERTY, key, re.ASCII):
             raise CowError(f"{key!r} is not a property of ZFS. Write lower case letters, digits and '._:-'.")
         if isinstance(value, bool) or not isinstance(value, str | int):
             raise CowError(f"The property {key} is {value!r}. Write it as text in quotes, as in 'on', or as a number.")
@@ -127,7 +130,7 @@ def shortened(members: Sequence[str], at_most: int = 8) -> str:
     return ", ".join(members[:at_most]) + (f" and {rest} more" if rest > 0 else "")
 
 
-def _checked(name: str, form: re.Pattern[str], what: str, rule: str) -> str:
-    if not form.fullmatch(name) or name in (".", ".."):
+def _checked(name: str, form: str, what: str, rule: str) -> str:
+    if not re.fullmatch(form, name, re.ASCII) or name in (".", ".."):
         raise CowError(f"{name!r} cannot be the name of a {what}. Wanted: {rule}.")
     return name

@@ -6,9 +6,9 @@ GB is 10^9 bytes and GiB is 2^30 bytes (IEC 80000-13), which is also how Incus r
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from .errors import CowError
+from .records import dataclass
 
 _DECIMAL = ("kB", "MB", "GB", "TB", "PB", "EB")
 _BINARY = ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
@@ -18,7 +18,7 @@ UNITS = {
     **{unit: 1000**power for power, unit in enumerate(_DECIMAL, start=1)},
     **{unit: 1024**power for power, unit in enumerate(_BINARY, start=1)},
 }
-_FORM = re.compile(r"(?P<number>[0-9]{1,24}(?:\.[0-9]{1,24})?) ?(?P<unit>%|[A-Za-z]*)", re.ASCII)
+_FORM = r"(?P<number>[0-9]{1,24}(?:\.[0-9]{1,24})?) ?(?P<unit>%|[A-Za-z]*)"
 _BY_FOLDED_UNIT = {unit.casefold(): factor for unit, factor in UNITS.items()}
 
 
@@ -34,7 +34,7 @@ class Size:
 
         Raises CowError when the text is not a size, or is a percentage and there is no whole.
         """
-        matched = _FORM.fullmatch(str(text).strip())
+        matched = re.fullmatch(_FORM, str(text).strip(), re.ASCII)
         if matched is None:
             raise CowError(_not_a_size(text))
         units, _, decimals = matched["number"].partition(".")

@@ -8,10 +8,6 @@ from typing import Protocol
 
 from .model import Project, Record, Room, Session, Sizes
 
-BACKENDS = ("zfs", "zvol", "btrfs", "reflink", "copy")
-BEGUN_WITH = "cowherd:backend"
-"""The property of a store's dataset that says which backend it was begun with."""
-
 
 class Backend(Protocol):
     """One technology in one store. `store.py` calls it, in an order that holds for all.

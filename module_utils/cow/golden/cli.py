@@ -9,15 +9,19 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
 
 from ..errors import Busy, CowError
-from .backend import BACKENDS
+from .model import BACKENDS
 from .refusals import InUse, Refusal
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from .model import Session
     from .store import Store
+
+    Result = tuple[dict[str, Any], int]
 
 CONFIGURATION = "/etc/cowherd/golden.json"
 OPTIONS = ("store", "backend", "expect", "reserve", "keep", "volume_size", "grace")
@@ -114,9 +118,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         result, status = {"error": "refused", "msg": f"The system refused: {error}"}, 1
     sys.stdout.write(json.dumps(result) + "\n")
     return status
-
-
-Result = tuple[dict[str, Any], int]
 
 
 def _clone(options: argparse.Namespace, settings: Mapping[str, Any]) -> Result:

@@ -14,13 +14,12 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from .. import lock, mounts, process
+from ..records import dataclass, field
 from ..zfs import Properties, Zfs
-from .backend import BEGUN_WITH
-from .model import BUILDING, COMPLETE, REMOVING, UNMARKED, Generation, Project, Record, Room, Session, Sizes
+from .model import BEGUN_WITH, BUILDING, COMPLETE, REMOVING, UNMARKED, Generation, Project, Record, Room, Session, Sizes
 from .refusals import Exists, InUse, NotThere, Refusal
 
 TAG = "cowherd"

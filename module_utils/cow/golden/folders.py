@@ -13,11 +13,10 @@ import os
 import re
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from .. import durable, lock, mounts, process
+from ..records import dataclass
 from .model import (
     BUILDING,
     COMPLETE,
@@ -34,17 +33,21 @@ from .model import (
 )
 from .refusals import Exists, InUse, NotThere, Refusal, no_project
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 OWN = ".cowherd"
 """The folder in a store that says what it is; no project can be called so."""
 _PLACES = ("generations", "sessions", "markers")
 _PROJECT = "project.json"
 _CURRENT = "current"
 _CURRENT_DRAFT = f".{_CURRENT}.draft"
-_NUMBER = re.compile(r"[1-9][0-9]{0,17}")
-_MARKER = re.compile(r"(generation)-([1-9][0-9]{0,17})|(session)-(.+)")
+_NUMBER = r"[1-9][0-9]{0,17}"
+_MARKER = r"(generation)-([1-9][0-9]{0,17})|(session)-(.+)"
 _REMOVAL = ".removal"
 """What a marker ends in whose tree is about to go from a full disk."""
-_DRAFT = re.compile(r"\..+\.draft")
+_DRAFT = r"\..+\.draft"
 _TORN_AT_MOST = 100
 
 
@@ -358,10 +361,12 @@ class Folders:
         base = self._base(project)
         # Markers before trees: a tree is made after its marker, and goes before it.
         named = {name: name.removesuffix(".json").removesuffix(_REMOVAL) for name in _names_in(base / "markers")}
-        marked = [match for name in named.values() if (match := _MARKER.fullmatch(name))]
+        marked = [match for name in named.values() if (match := re.fullmatch(_MARKER, name))]
         trees = {place: _names_in(base / place) for place in ("generations", "sessions")}
         generations = {match[2] for match in marked if match[1]} | {
-            name for name in trees["generations"] if _NUMBER.fullmatch(name) and (base / "generations" / name).is_dir()
+            name
+            for name in trees["generations"]
+            if re.fullmatch(_NUMBER, name) and (base / "generations" / name).is_dir()
         }
         sessions = {match[4] for match in marked if match[3]} | {
             name for name in trees["sessions"] if (base / "sessions" / name).is_dir()
@@ -372,7 +377,7 @@ class Folders:
         foreign += [
             base / "markers" / name
             for name, bare in named.items()
-            if name != _PROJECT and not _MARKER.fullmatch(bare) and not _DRAFT.fullmatch(name)
+            if name != _PROJECT and not re.fullmatch(_MARKER, bare) and not re.fullmatch(_DRAFT, name)
         ]
         table = mounts.every()
         return Project(

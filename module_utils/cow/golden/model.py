@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from ..records import dataclass
+
+BACKENDS = ("zfs", "zvol", "btrfs", "reflink", "copy")
+BEGUN_WITH = "cowherd:backend"
+"""The property of a store's dataset that says which backend it was begun with."""
 
 COMPLETE = "complete"
 BUILDING = "building"

@@ -15,15 +15,18 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .. import mounts, names
 from ..errors import Busy, CowError
+from ..records import dataclass, replace
 from ..size import Size
-from .backend import Backend
 from .model import BUILDING, COMPLETE, GONE, MAKING, REMOVING, UNMARKED, Generation, Project, Record, Room, Session
 from .refusals import Exists, InUse, NoRoom, NotThere, Refusal, no_project
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .backend import Backend
 
 RESERVE = "2%"
 _LONG = 24 * 3600.0

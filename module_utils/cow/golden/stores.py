@@ -5,15 +5,20 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from .. import mounts, names
 from ..errors import CowError
-from .backend import BACKENDS, BEGUN_WITH, Backend
+from ..records import dataclass, replace
+from .model import BACKENDS, BEGUN_WITH
 from .refusals import NotThere
 from .store import Store
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .backend import Backend
 
 ARGUMENTS: dict[str, Any] = {
     "store": {"type": "str", "required": True},

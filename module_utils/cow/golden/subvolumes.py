@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from .. import btrfs
 from ..btrfs import Btrfs
+from ..records import dataclass, field
 from .folders import Folders
 from .model import Session
 from .refusals import InUse

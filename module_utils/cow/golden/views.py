@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
 
 from .. import mounts, names
 from .model import Generation, Project, Session, Sizes
 from .store import Store
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def listed(store: Store, project: str | None, *, sizes: bool) -> dict[str, Any]:
