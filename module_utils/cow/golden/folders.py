@@ -190,19 +190,12 @@ class Folders:
 
     def claim(self, project: str, number: int, session: Session) -> None:
         """Write the marker, by which the generation stays."""
-        marker = self._marker_path(project, "session", session.name)
-        tree = self._session_folder(project, session.name)
-        if marker.exists() or os.path.lexists(tree):
-            raise Exists(f"There is a session {session.name} of {project} already. Choose another name.")
-        made = {**self._session_marker(session), "generation": number, "state": MAKING}
-        self._mark(project, "session", session.name, made)
+        self._claim(project, number, session, MAKING)
 
     def fill(self, project: str, number: int, session: Session) -> None:
         """Clone the tree, then replace the marker."""
-        tree = self._session_folder(project, session.name)
-        self._clone_tree(self._generation(project, number), tree, readonly=False)
-        made = {**self._session_marker(session), "generation": number, "state": COMPLETE}
-        self._mark(project, "session", session.name, made)
+        self._clone_tree(self._generation(project, number), self._session_folder(project, session.name), readonly=False)
+        self._mark_session(project, number, session, COMPLETE)
 
     def tree(self, project: str, session: Session) -> Path:
         """In the store, whether mounted or not."""
@@ -338,6 +331,16 @@ class Folders:
         path = self._marker_path(project, kind, name)
         durable.remove(path)
         durable.remove(path.with_suffix(_REMOVAL))
+
+    def _claim(self, project: str, number: int, session: Session, state: str) -> None:
+        marker = self._marker_path(project, "session", session.name)
+        if marker.exists() or os.path.lexists(self._session_folder(project, session.name)):
+            raise Exists(f"There is a session {session.name} of {project} already. Choose another name.")
+        self._mark_session(project, number, session, state)
+
+    def _mark_session(self, project: str, number: int, session: Session, state: str) -> None:
+        noted = {**self._session_marker(session), "generation": number, "state": state}
+        self._mark(project, "session", session.name, noted)
 
     def _session_marker(self, session: Session) -> dict[str, Any]:
         return {

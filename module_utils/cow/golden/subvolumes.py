@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from .. import btrfs
 from ..btrfs import Btrfs
+from ..errors import CowError
 from ..records import dataclass, field
 from .folders import Folders
-from .model import Session
+from .model import COMPLETE, Session
 from .refusals import InUse
 
 
@@ -34,6 +36,23 @@ class Subvolumes(Folders):
         """Have it read-only, and on the disk."""
         self._sync(self._generation(project, number))
         self.tool.set_readonly(self._generation(project, number), readonly=True)
+
+    def claim(self, project: str, number: int, session: Session) -> None:
+        """Write the marker, then take the snapshot, which is one step and on the disk when it is taken.
+
+        `fill` has nothing left to do. Killed in between, this leaves a session that is gone.
+        """
+        self._claim(project, number, session, COMPLETE)
+        tree = self._session_folder(project, session.name)
+        try:
+            self._clone_tree(self._generation(project, number), tree, readonly=False)
+        except CowError:
+            with contextlib.suppress(OSError):
+                self._unmark(project, "session", session.name)
+            raise
+
+    def fill(self, project: str, number: int, session: Session) -> None:
+        """Nothing is left to do."""
 
     def _fill_from(self, source: Path, tree: Path) -> None:
         self.tool.create(tree)
