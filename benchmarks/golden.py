@@ -8,13 +8,16 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.cow.golden import program
 from ansible.module_utils.cow.kernel import sync_file_system
-from tests.support import loops
+from tests.support import loops, zfs_fuse
 
 from .timing import interleaved, milliseconds, table
 
@@ -26,85 +29,156 @@ CHANGED = 20
 _SIZE = int(os.environ.get("BENCHMARK_BYTES", str(1 << 30)))
 """Of the golden tree whose sessions change."""
 _PIECE = 1 << 20
+_TRIES = 100
 _numbers = itertools.count()
-_CLONED, _DELETED = "bare snapshot and start of Python", "bare delete and start of Python"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A store, and how what cow-session does is done there by hand.
+
+    clone, destroy: command lines, given the name of the clone. within: the command by which all of them run.
+    """
+
+    command: Path
+    backend: str
+    store: str
+    clone: Callable[[str], list[str]]
+    destroy: Callable[[str], list[str]]
+    within: tuple[str, ...] = ()
+
+    def run(self, *argv: str) -> dict[str, Any]:
+        """Run cow-session, and return what it prints."""
+        where = [f"--store={self.store}", "--config=/nonexistent", f"--backend={self.backend}"]
+        finished = subprocess.run(
+            [*self.within, self.command, *where, *argv], stdin=subprocess.DEVNULL, capture_output=True, check=False
+        )
+        if finished.returncode:
+            raise RuntimeError(f"{argv}: {finished.stdout.decode()}{finished.stderr.decode()}")
+        answer: dict[str, Any] = json.loads(finished.stdout)
+        return answer
+
+    def bare(self, argv: list[str]) -> None:
+        """Run one of the others; again where it says busy, as cow-session does: zfs-fuse does after an unmount."""
+        for _ in range(_TRIES):
+            finished = subprocess.run(
+                [*self.within, *argv], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+            )
+            if "busy" not in finished.stderr:
+                break
+            time.sleep(0.05)
+        finished.check_returncode()
 
 
 def measure() -> str:
-    """Measure on btrfs in a file."""
+    """Measure on btrfs in a file, and on a ZFS in user space."""
     with tempfile.TemporaryDirectory(dir="/var/tmp") as scratch:
         folder = Path(scratch)
         command = folder / "cow-session"
         command.write_bytes(program.build())
         command.chmod(0o755)
         with loops.btrfs(folder / "image", folder / "mounted", size=_SIZE * 4 + (4 << 30)) as mounted:
-            sections = [_of_count(mounted, command, count) for count in FILES]
-            sections.append(_space(mounted, command))
+            sections = [_of_count(_on_btrfs(command, mounted, count), mounted, count) for count in FILES]
+            sections.append(_space(_on_btrfs(command, mounted, 0), mounted))
+        with zfs_fuse.running(folder / "zfs") as fuse:
+            sections.insert(len(FILES), _of_count(_on_zfs(command, fuse, folder), folder, FILES[0]))
     return "\n\n".join(sections)
 
 
-def _of_count(mounted: Path, command: Path, count: int) -> str:
-    store, project = mounted / "store", f"of{count}"
-    source = mounted / f"source{count}"
+def _on_btrfs(command: Path, mounted: Path, count: int) -> Place:
+    store = mounted / f"store{count}"
+    store.mkdir()
+    return Place(
+        command,
+        "btrfs",
+        str(store),
+        clone=lambda name: ["btrfs", "subvolume", "snapshot", f"{store}/p/generations/1", f"{mounted}/{name}"],
+        destroy=lambda name: ["btrfs", "subvolume", "delete", f"{mounted}/{name}"],
+    )
+
+
+def _on_zfs(command: Path, fuse: zfs_fuse.ZfsFuse, folder: Path) -> Place:
+    pool = fuse.pool(1 << 30)
+    fuse.run("zfs", "create", f"{pool}/golden")
+    golden = f"{pool}/golden/p/generations/1@golden-1"
+    return Place(
+        command,
+        "zfs",
+        f"{pool}/golden",
+        clone=lambda name: ["zfs", "clone", "-o", f"mountpoint={folder}/{name}", golden, f"{pool}/{name}"],
+        destroy=lambda name: ["zfs", "destroy", f"{pool}/{name}"],
+        within=fuse.within,
+    )
+
+
+def _of_count(place: Place, scratch: Path, count: int) -> str:
+    source = scratch / f"source{count}"
     _small_files(source, count)
-    _run(command, store, "promote", project, "--source", str(source))
-    golden = store / project / "generations" / "1"
+    place.run("promote", "p", "--source", str(source))
+    cloned, deleted = (f"bare {_words(command)}" for command in (place.clone("-"), place.destroy("-")))
+    cloned_too, deleted_too = (f"{bare} and start of Python" for bare in (cloned, deleted))
     timings = interleaved(
         {
-            "cow-session clone": partial(_clone, command, store, project),
-            _CLONED: lambda: _bare_clone(golden, mounted) + _python(),
-            "bare snapshot": partial(_bare_clone, golden, mounted),
-            "cow-session destroy": partial(_destroy, command, store, project),
-            _DELETED: lambda: _bare_delete(golden, mounted) + _python(),
-            "bare delete": partial(_bare_delete, golden, mounted),
+            "cow-session clone": partial(_clone, place),
+            cloned_too: lambda: _bare_clone(place) + _python(),
+            cloned: partial(_bare_clone, place),
+            "cow-session destroy": partial(_destroy, place),
+            deleted_too: lambda: _bare_destroy(place) + _python(),
+            deleted: partial(_bare_destroy, place),
         },
         ROUNDS,
     )
-    text = f"A golden tree of {count:,} files on btrfs; {ROUNDS} interleaved rounds."
-    return "\n\n".join([text, table(timings[:3], _CLONED), table(timings[3:], _DELETED)])
+    on = {"btrfs": "btrfs", "zfs": "a ZFS in user space (zfs-fuse)"}[place.backend]
+    text = f"A golden tree of {count:,} files on {on}; {ROUNDS} interleaved rounds."
+    return "\n\n".join([text, table(timings[:3], cloned_too), table(timings[3:], deleted_too)])
 
 
-def _clone(command: Path, store: Path, project: str) -> float:
+def _words(argv: list[str]) -> str:
+    """A command without what it is done to: btrfs subvolume snapshot, zfs clone."""
+    return " ".join(argv[: 3 if argv[0] == "btrfs" else 2])
+
+
+def _clone(place: Place) -> float:
     name = f"s{next(_numbers)}"
-    taken = milliseconds(lambda: _run(command, store, "clone", project, name))
-    _run(command, store, "destroy", project, name)
+    taken = milliseconds(lambda: place.run("clone", "p", name))
+    place.run("destroy", "p", name)
     return taken
 
 
-def _destroy(command: Path, store: Path, project: str) -> float:
+def _destroy(place: Place) -> float:
     name = f"s{next(_numbers)}"
-    _run(command, store, "clone", project, name)
-    return milliseconds(lambda: _run(command, store, "destroy", project, name))
+    place.run("clone", "p", name)
+    return milliseconds(lambda: place.run("destroy", "p", name))
 
 
-def _bare_clone(golden: Path, mounted: Path) -> float:
-    copy = mounted / f"bare{next(_numbers)}"
-    taken = milliseconds(lambda: _btrfs("snapshot", golden, copy))
-    _btrfs("delete", copy)
+def _bare_clone(place: Place) -> float:
+    name = f"bare{next(_numbers)}"
+    taken = milliseconds(lambda: place.bare(place.clone(name)))
+    place.bare(place.destroy(name))
     return taken
 
 
-def _bare_delete(golden: Path, mounted: Path) -> float:
-    copy = mounted / f"bare{next(_numbers)}"
-    _btrfs("snapshot", golden, copy)
-    return milliseconds(lambda: _btrfs("delete", copy))
+def _bare_destroy(place: Place) -> float:
+    name = f"bare{next(_numbers)}"
+    place.bare(place.clone(name))
+    return milliseconds(lambda: place.bare(place.destroy(name)))
 
 
 def _python() -> float:
     return milliseconds(lambda: subprocess.run([sys.executable, "-IS", "-c", ""], check=True))
 
 
-def _space(mounted: Path, command: Path) -> str:
+def _space(place: Place, mounted: Path) -> str:
     """Change one file in twenty of each of ten sessions, and look at what the file system has less."""
-    store, source = mounted / "store", mounted / "large"
+    source = mounted / "large"
     source.mkdir()
     for number in range(_SIZE // _PIECE):
         (source / f"{number}").write_bytes(os.urandom(_PIECE))
-    _run(command, store, "promote", "large", "--source", str(source))
+    place.run("promote", "p", "--source", str(source))
     sync_file_system(mounted)
     before = _used(mounted)
     for number in range(SESSIONS):
-        session = Path(_run(command, store, "clone", "large", f"s{number}")["path"])
+        session = Path(place.run("clone", "p", f"s{number}")["path"])
         for name in range(number, _SIZE // _PIECE, CHANGED):
             (session / f"{name}").write_bytes(os.urandom(_PIECE))
     sync_file_system(mounted)
@@ -130,17 +204,3 @@ def _small_files(folder: Path, count: int) -> None:
         if number % 1000 == 0:
             path.parent.mkdir(parents=True)
         path.write_bytes(b"content of a small file\n" * (number % 40))
-
-
-def _run(command: Path, store: Path, *argv: str) -> dict[str, Any]:
-    store.mkdir(exist_ok=True)
-    where = [f"--store={store}", "--config=/nonexistent", "--backend=btrfs"]
-    finished = subprocess.run([command, *where, *argv], stdin=subprocess.DEVNULL, capture_output=True, check=False)
-    if finished.returncode:
-        raise RuntimeError(f"{argv}: {finished.stdout.decode()}{finished.stderr.decode()}")
-    answer: dict[str, Any] = json.loads(finished.stdout)
-    return answer
-
-
-def _btrfs(*arguments: str | Path) -> None:
-    subprocess.run(["btrfs", "subvolume", *arguments], check=True, stdout=subprocess.DEVNULL)
