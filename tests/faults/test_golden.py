@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -60,6 +62,18 @@ def test_clones_during_a_promotion(store: Store) -> None:
     for number in range(8):
         assert content(store.seen(store.path(f"s{number}"))) in (before, content(source))
     assert store.current() == 2
+
+
+def test_sessions_do_not_wait_for_each_other(store: Store) -> None:
+    """Not even for one whose name has half the bits of a digest in common."""
+    store.begin()
+    digest = zlib.crc32(b"alice") & 0xFFFF
+    alike = next(name for number in itertools.count() if zlib.crc32((name := f"s{number}").encode()) & 0xFFFF == digest)
+    with store.stopped("clone", "p", "alice", "--at", store.path("alice"), before=1 if store.place.fuse else 2):
+        store.clone(alike)
+        store.run("destroy", "p", alike)
+        assert store.run("gc", "--grace", 0)["failed"] == []
+    assert store.seen(store.path("alice") / "text").read_text() == "as it was\n"
 
 
 @pytest.mark.parametrize("dry_run", [[], ["--dry-run"]])

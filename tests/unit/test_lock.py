@@ -17,17 +17,17 @@ HOLDER = """\
 import sys
 from pathlib import Path
 from ansible.module_utils.cow.lock import held
-with held(sys.argv[1], folder=Path(sys.argv[2])):
+with held(sys.argv[1], folder=Path(sys.argv[2]), member=sys.argv[3]):
     print("held", flush=True)
     sys.stdin.read()
 """
 
 
 @contextmanager
-def other_process(resource: str, folder: Path) -> Iterator[subprocess.Popen[str]]:
+def other_process(resource: str, folder: Path, member: str = "") -> Iterator[subprocess.Popen[str]]:
     """Another process that holds the lock during the block."""
     with subprocess.Popen(
-        [sys.executable, "-c", HOLDER, resource, folder],
+        [sys.executable, "-c", HOLDER, resource, folder, member],
         env={**os.environ, "PYTHONPATH": str(IMPORTABLE)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -53,6 +53,20 @@ def test_it_is_free_again_when_the_holder_is_killed(tmp_path: Path) -> None:
         holder.kill()
         holder.wait()
         take("pool:fast", tmp_path)
+
+
+def test_each_member_has_a_lock_of_its_own(tmp_path: Path) -> None:
+    """And all of them one file, however many they are."""
+    with other_process("sessions", tmp_path, "alice") as holder:
+        with pytest.raises(CowError, match="Another run is changing alice of sessions"):
+            take("sessions", tmp_path, "alice")
+        for number in range(1000):
+            take("sessions", tmp_path, f"s{number}")
+        take("sessions", tmp_path)
+        holder.kill()
+        holder.wait()
+        take("sessions", tmp_path, "alice")
+    assert [file.name for file in tmp_path.iterdir()] == ["sessions.lock"]
 
 
 def test_it_is_waited_for(tmp_path: Path) -> None:
@@ -168,6 +182,6 @@ def wait_until_it_is_someones_turn(folder: Path) -> None:
     raise AssertionError("nobody waits")
 
 
-def take(resource: str, folder: Path) -> None:
-    with lock.held(resource, timeout=0, folder=folder):
+def take(resource: str, folder: Path, member: str = "") -> None:
+    with lock.held(resource, member=member, timeout=0, folder=folder):
         pass

@@ -50,9 +50,9 @@ class Backend(Protocol):
         """Where the file systems of the store are mounted that keep what was freed in them until they are trimmed."""
 
     def locked(
-        self, project: str, part: str, *, shared: bool = False, timeout: float = 60.0
+        self, project: str, part: str, *, member: str = "", shared: bool = False, timeout: float = 60.0
     ) -> AbstractContextManager[None]:
-        """Hold a lock of the project; `part` tells its locks apart."""
+        """Hold a lock of the project; `part` tells its locks apart, and `member` those of many things of one kind."""
 
     def create_project(self, project: str) -> None:
         """Make the place for a project, and note with which backend the store was begun."""

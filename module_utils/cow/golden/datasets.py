@@ -203,11 +203,11 @@ class Datasets:
         return ()
 
     def locked(
-        self, project: str, part: str, *, shared: bool = False, timeout: float = 60.0
+        self, project: str, part: str, *, member: str = "", shared: bool = False, timeout: float = 60.0
     ) -> AbstractContextManager[None]:
         """Lock by the name of the dataset, which is one on a host."""
         resource = f"golden:{self._base(project)}.{part}"
-        return lock.in_turn(resource, shared=shared, timeout=timeout, folder=self.lock_folder)
+        return lock.in_turn(resource, member=member, shared=shared, timeout=timeout, folder=self.lock_folder)
 
     def create_project(self, project: str) -> None:
         """Make the datasets; those that an interrupted run made already stay."""

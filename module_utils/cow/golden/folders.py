@@ -109,13 +109,13 @@ class Folders:
         return (mounts.under(self._store()).mount_point,)
 
     def locked(
-        self, project: str, part: str, *, shared: bool = False, timeout: float = 60.0
+        self, project: str, part: str, *, member: str = "", shared: bool = False, timeout: float = 60.0
     ) -> AbstractContextManager[None]:
         """Lock in the store, which may be seen at several paths. Nothing but the making of a project begins a store."""
         folder = self._store() / OWN / "locks"
         if part != "generations" and not self._is_there(project):
             raise no_project(project, self.location)
-        return lock.in_turn(f"{project}.{part}", shared=shared, timeout=timeout, folder=folder)
+        return lock.in_turn(f"{project}.{part}", member=member, shared=shared, timeout=timeout, folder=folder)
 
     def create_project(self, project: str) -> None:
         """Make the folders, and the marker that makes them ours."""

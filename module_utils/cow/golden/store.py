@@ -12,7 +12,6 @@ import contextlib
 import errno
 import os
 import time
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -32,8 +31,6 @@ RESERVE = "2%"
 _LONG = 24 * 3600.0
 """Seconds to wait for a run that copies a tree."""
 _SHORT = 60.0
-_SESSION_LOCKS = 64
-"""Sessions share lock files, so that those of sessions that are no more do not pile up."""
 
 
 @dataclass(frozen=True)
@@ -287,8 +284,7 @@ class Store:
 
     @contextlib.contextmanager
     def _session_lock(self, project: str, name: str, timeout: float = _LONG) -> Iterator[None]:
-        part = f"session-{zlib.crc32(name.encode()) % _SESSION_LOCKS}"
-        with self.backend.locked(project, part, timeout=timeout):
+        with self.backend.locked(project, "session", member=name, timeout=timeout):
             yield
 
 
