@@ -152,6 +152,12 @@ def test_timers_wait(host: Host, store: str, path: str) -> None:
     assert store != "volumes" or host.service("cow-session-volumes-trim.timer").is_running
 
 
+def test_a_store_that_has_volumes_is_trimmed_though_none_were_asked_for(host: Host) -> None:
+    assert host.service("cow-session-found-trim.timer").is_running
+    assert json.loads(host.file("/etc/cowherd/found.json").content_string)["backend"] == "auto"
+    assert _command(host, "found", "list", "--no-sizes")["backend"] == "zvol"
+
+
 def test_volumes_give_back_what_was_freed(host: Host) -> None:
     host.check_output("systemctl start cow-session-volumes-trim.service")
     trimmed = _command(host, "volumes", "trim")["trimmed"]
