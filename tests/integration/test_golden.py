@@ -44,6 +44,20 @@ def test_a_session_is_a_clone_that_can_be_written(store: Store) -> None:
     assert content(store.clone("carol")) == content(source)
 
 
+def test_a_generation_is_not_changed_by_whom_its_files_belong_to(store: Store) -> None:
+    source = store.begin()
+    if store.place.fuse:
+        mounted = store.place.fuse.run("zfs", "get", "-H", "-r", "-o", "value", "mounted", f"{store.location}/p")
+        assert "yes" not in mounted.split()
+        return
+    store.run("clone", "p", "alice")
+    for tree, is_written in (("sessions/alice", True), ("generations/1", False), ("current", False)):
+        writing = ["sh", "-c", f"echo more >>p/{tree}/text"]
+        done = subprocess.run(writing, cwd=store.location, user=1234, group=4321, capture_output=True, check=False)
+        assert (done.returncode == 0) == is_written, tree
+    assert content(store.clone("bob")) == content(source)
+
+
 def test_a_session_without_a_path_has_one(store: Store) -> None:
     source = store.begin()
     printed = store.run("clone", "p", "alice")

@@ -127,7 +127,8 @@ class Folders:
             durable.write(record, _json({"backend": self.name}))
         base.mkdir(mode=0o755, exist_ok=True)
         for place in _PLACES:
-            (base / place).mkdir(mode=0o755, exist_ok=True)
+            # Owners of files in a generation could write to them, where it is no read-only subvolume.
+            (base / place).mkdir(mode=0o700 if place == "generations" else 0o755, exist_ok=True)
         durable.write(base / "markers" / _PROJECT, _json({"backend": self.name}))
         durable.sync_folder(self._store())
 
