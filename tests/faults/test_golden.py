@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import json
+import os
+import signal
 import subprocess
 import zlib
 from collections.abc import Iterator
@@ -10,13 +14,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import golden, golden_kills, golden_trees
+from tests.support import golden, golden_kills, golden_trees, waiting
 from tests.support.golden import Place, Store
 from tests.support.golden_kills import LIVE, live_sessions, recovered, trees_of
 from tests.support.golden_trees import content
 
 FEWEST = {"promote a session": 5, "promote a folder": 5, "clone": 1, "destroy": 1, "gc": 3}
 """Changes that each operation makes at least, whatever the technology."""
+
+
+IN_PARALLEL = 300
+"""Changes of the worker that begins a copy of `add_many`, at which it has handed folders to others."""
 
 
 @pytest.fixture(scope="module", params=("btrfs", "copy", "zfs"))
@@ -35,6 +43,64 @@ def store(place: Place) -> Iterator[Store]:
 def test_killed_before_each_change(store: Store, operation: str) -> None:
     kills = list(golden_kills.OPERATIONS[operation](store))
     assert len(kills) >= FEWEST[operation]
+
+
+@pytest.mark.parametrize("until", [1, 100, IN_PARALLEL])
+def test_killed_in_the_middle_of_a_copy(store: Store, until: int) -> None:
+    """What is half copied is no generation that a session could be of, and the next run clears it away."""
+    source = store.begin()
+    before, live = content(source), live_sessions(store)
+    add_many(source)
+    with store.copying("promote", "p", "--source", source, until=until) as run:
+        assert states(store) == {1: "complete", 2: "building"}
+        assert content(store.clone("meanwhile")) == before
+        kill(store, run)
+    assert states(store) == {1: "complete", 2: "building"}
+    assert store.current() == 1
+    assert trees_of(store, LIVE) == live
+    assert content(store.clone("after")) == before
+    assert recovered(store)["current"] == 1
+    assert states(store) == {1: "complete"}
+    assert store.run("promote", "p", "--source", source)["current"] == 2
+    assert content(store.clone("new")) == content(source)
+
+
+def test_a_copy_fails_with_one_of_its_workers(store: Store) -> None:
+    """And the next promotion clears away what it left, without garbage collection."""
+    source = store.begin()
+    before = content(source)
+    add_many(source)
+    with store.copying("promote", "p", "--source", source, until=IN_PARALLEL) as run:
+        for worker in waiting.until(lambda: processes(run, "T")):
+            os.kill(worker, signal.SIGKILL)
+        printed, _ = run.communicate(timeout=120)
+    assert run.returncode == 1
+    assert "ended from outside" in json.loads(printed)["msg"]
+    assert states(store) == {1: "complete", 2: "building"}
+    assert content(store.clone("after")) == before
+    printed = store.run("promote", "p", "--source", source)
+    assert "remove unfinished generation 2 of p" in printed["steps"]
+    assert states(store) == dict.fromkeys((1, printed["current"]), "complete")
+    assert content(store.clone("new")) == content(source)
+
+
+@pytest.mark.parametrize("place", ["copy"], indirect=True)
+@pytest.mark.parametrize("until", [1, 100, IN_PARALLEL])
+def test_a_session_is_killed_in_the_middle_of_its_copy(store: Store, until: int) -> None:
+    """It is not seen at its path, and its name is free again after garbage collection."""
+    source = store.begin()
+    add_many(source)
+    store.run("promote", "p", "--source", source)
+    with store.copying("clone", "p", "new", "--at", store.path("new"), until=until) as run:
+        assert not store.path("new").exists()
+        (session,) = store.project()["sessions"]
+        assert (session["state"], session["mounted"]) == ("making", False)
+        kill(store, run)
+    assert not store.path("new").exists()
+    assert "only a complete one" in store.run("mount", "p", "new", status=1)["msg"]
+    store.run("promote", "p", "new", status=1)
+    assert recovered(store)["sessions"] == []
+    assert content(store.clone("new")) == content(source)
 
 
 def test_two_promotions_at_once(store: Store) -> None:
@@ -196,3 +262,39 @@ def test_missing_markers_are_reported(store: Store) -> None:
     assert store.module("golden_cache", project="p", state="absent").get("failed")
     kept = LIVE[:4]
     assert trees_of(store, kept) == {name: live[name] for name in kept}
+
+
+def add_many(source: Path) -> None:
+    """Have so many files in a source that all workers copy some, and hard links between those of two."""
+    for number in range(40):
+        folder = source / f"many{number}"
+        folder.mkdir()
+        for name in range(30):
+            (folder / f"{name}").write_text(f"{number} {name}\n")
+        (folder / "link").hardlink_to(source / f"many{number // 2}" / "0")
+    golden_trees.keep_whole_seconds(source)
+
+
+def states(store: Store) -> dict[int, str]:
+    """The states of generations by number."""
+    return {each["number"]: each["state"] for each in store.project()["generations"]}
+
+
+def kill(store: Store, run: subprocess.Popen[bytes]) -> None:
+    """Kill a run, whose workers end with it by themselves; with zfs-fuse, where it is another's child, all at once."""
+    if store.place.fuse:
+        os.killpg(run.pid, signal.SIGKILL)
+    run.kill()
+    run.wait()
+    waiting.until(lambda: not processes(run))
+
+
+def processes(run: subprocess.Popen[bytes], state: str = "") -> list[int]:
+    """Those of a run that have not ended, or are in one state of proc_pid_stat(5)."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            now, _, group = stat.read_text().rpartition(")")[2].split()[:3]
+            if int(group) == run.pid and (now == state if state else now != "Z"):
+                found.append(int(stat.parent.name))
+    return found

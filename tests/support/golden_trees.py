@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,6 +85,24 @@ class Store:
                 os.killpg(run.pid, signal.SIGCONT)
             printed, said = run.communicate(timeout=120)
             assert run.returncode == 0, (printed, said)
+
+    @contextmanager
+    def copying(self, *argv: str | Path | int, until: int) -> Iterator[subprocess.Popen[bytes]]:
+        """Run cow-session, whose workers are stopped before a change in the middle of a copy; killed at the end."""
+        with subprocess.Popen(
+            self._killed(f"{until}:SIGSTOP:workers", *argv),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        ) as run:
+            assert run.stderr
+            try:
+                assert run.stderr.read(1), "it copied less"
+                yield run
+            finally:
+                with suppress(ProcessLookupError):
+                    os.killpg(run.pid, signal.SIGKILL)
 
     def _killed(self, before: str, *argv: str | Path | int) -> list[str]:
         own, command = len(self.within), self.command(*argv)

@@ -2,7 +2,8 @@
 
 A program of its own that needs nothing but the file cow-session: `python -P killed.py N FILE ARGUMENTS...` is killed
 before its Nth change, which it names on standard error, or ends as cow-session does when it makes fewer. Changes are
-told by the audit events of Python (PEP 578). With N:SIGSTOP it is stopped there, and can be continued.
+told by the audit events of Python (PEP 578). With N:SIGSTOP it is stopped there, and can be continued. With
+N:SIGSTOP:workers that is done to each process that it forks, which are those that copy, and not to itself.
 """
 
 from __future__ import annotations
@@ -49,17 +50,17 @@ def in_words(event: str, args: tuple[Any, ...]) -> str:
     return {"open": "write", "fcntl.ioctl": "ioctl"}.get(event, event.removeprefix("os."))
 
 
-def kill_before(number: int, by: signal.Signals = signal.SIGKILL) -> None:
-    """Arm it for this process, and not for those that it forks."""
+def kill_before(number: int, by: signal.Signals = signal.SIGKILL, *, workers: bool = False) -> None:
+    """Arm it for this process and not for those that it forks, or for each of those."""
     left = [number]
     process = os.getpid()
 
     def look(event: str, args: tuple[Any, ...]) -> None:
-        if os.getpid() == process and is_change(event, args):
+        if (os.getpid() != process) == workers and is_change(event, args):
             left[0] -= 1
             if not left[0]:
                 os.write(2, in_words(event, args).encode())
-                os.kill(process, by)
+                os.kill(os.getpid(), by)
 
     sys.addaudithook(look)
 
@@ -74,11 +75,11 @@ def load(program: str | Path) -> None:
             import_module(".".join(file.with_suffix("").parts))
 
 
-def run(command: list[str], change: int, by: signal.Signals = signal.SIGKILL) -> int:
+def run(command: list[str], change: int, by: signal.Signals = signal.SIGKILL, *, workers: bool = False) -> int:
     """Do what a command line of cow-session says, in this process, which is killed before a change unless that is 0."""
     main = import_module("cow.golden.cli").main
     if change:
-        kill_before(change, by)
+        kill_before(change, by, workers=workers)
     status: int = main(command[1:])
     sys.stdout.flush()
     return status
@@ -86,5 +87,5 @@ def run(command: list[str], change: int, by: signal.Signals = signal.SIGKILL) ->
 
 if __name__ == "__main__":
     sys.path.insert(0, sys.argv[2])
-    before, _, signal_name = sys.argv[1].partition(":")
-    sys.exit(run(sys.argv[2:], int(before), signal.Signals[signal_name or "SIGKILL"]))
+    before, by, whom = (*sys.argv[1].split(":"), "", "")[:3]
+    sys.exit(run(sys.argv[2:], int(before), signal.Signals[by or "SIGKILL"], workers=whom == "workers"))
