@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 
 from .errors import CowError
@@ -30,7 +29,7 @@ class CommandFailed(CowError):
         """Keep the details for callers that look at the exit status."""
         self.finished = finished
         said = finished.stderr.strip() or finished.stdout.strip() or "nothing on its output"
-        super().__init__(f"`{shlex.join(finished.argv)}` ended with status {finished.status}: {said}")
+        super().__init__(f"{_quoted(finished.argv)} ended with status {finished.status}: {said}")
 
 
 class CommandMissing(CowError):
@@ -79,13 +78,19 @@ def run(
     except FileNotFoundError as error:
         raise CommandMissing(f"The program {argv[0]} is not installed on this host.") from error
     except OSError as error:
-        raise CowError(f"`{shlex.join(argv)}` could not be started: {error.strerror}.") from error
+        raise CowError(f"{_quoted(argv)} could not be started: {error.strerror}.") from error
     except subprocess.TimeoutExpired as error:
-        raise CowError(f"`{shlex.join(argv)}` did not end within {timeout:g} s and was stopped.") from error
+        raise CowError(f"{_quoted(argv)} did not end within {timeout:g} s and was stopped.") from error
     finished = Finished(tuple(argv), completed.returncode, _text(completed.stdout), _text(completed.stderr))
     if finished.status not in accept:
         raise CommandFailed(finished)
     return finished
+
+
+def _quoted(argv: Sequence[str]) -> str:
+    from shlex import join  # noqa: PLC0415
+
+    return f"`{join(argv)}`"
 
 
 def _text(output: bytes) -> str:

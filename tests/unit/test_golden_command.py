@@ -73,6 +73,8 @@ print(*sorted(unwanted & set(sys.modules)))
         "destroy p s",
         "list",
         "list p --no-sizes",
+        "list list",
+        "clone list gc",
         "gc --dry-run --keep 2 --grace 60",
         "gc p",
         "mount",
@@ -82,21 +84,41 @@ print(*sorted(unwanted & set(sys.modules)))
     ],
 )
 def test_command_lines(line: str) -> None:
-    assert cli.parser().parse_args(line.split()).command in line
+    assert cli.parsed(line.split()) == cli.parser().parse_args(line.split())
+    assert cli.parsed(line.split()).command in line
 
 
 @pytest.mark.parametrize("line", re.findall(r"^cow-session (.*)$", PAGE.read_text(), re.MULTILINE))
 def test_command_lines_of_the_page(line: str) -> None:
-    assert cli.parser().parse_args(shlex.split(line, comments=True)).command in line
+    assert cli.parsed(shlex.split(line, comments=True)).command in line
 
 
 @pytest.mark.parametrize(
-    "line", ["", "clone p", "promote p", "promote p s --source /x", "--backend ext4 list", "purge"]
+    "line",
+    [
+        "",
+        "clone p",
+        "promote p",
+        "promote p s --source /x",
+        "--backend ext4 list",
+        "purge",
+        "purge clone",
+        "list gc mount x y",
+    ],
 )
 def test_command_lines_that_are_wrong(line: str) -> None:
     with pytest.raises(SystemExit) as ended:
-        cli.parser().parse_args(line.split())
+        cli.parsed(line.split())
     assert ended.value.code == 2
+
+
+@pytest.mark.parametrize("line", ["--help", "--help clone", "-h list"])
+def test_help_names_all_commands(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.parsed(line.split())
+    assert ended.value.code == 0
+    printed = capsys.readouterr().out
+    assert all(f"\n    {name} " in printed for name in ("clone", "promote", "destroy", "list", "gc", "mount", "trim"))
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 
 from ..errors import Busy, CowError
+from ..records import dataclass
 from .model import BACKENDS
 from .refusals import InUse, Refusal
 
@@ -53,8 +54,8 @@ class _Parser(argparse.ArgumentParser):
         super().__init__(**options, formatter_class=_Help)
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line."""
+def parser(only: str | None = None) -> argparse.ArgumentParser:
+    """Return the parser of the command line, or of that with one command, which is ready sooner."""
     top = _Parser(
         prog="cow-session", description="Clones golden file trees for sessions. Prints JSON.", epilog=STATUSES
     )
@@ -65,59 +66,42 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(
         dest="command", required=True, metavar="COMMAND", prog="cow-session", parser_class=_Parser
     )
-
-    clone = commands.add_parser("clone", help="make a session from the current generation")
-    _names(clone, "project", "session")
-    clone.add_argument("--at", metavar="PATH", help="where to mount it: an empty folder, or nothing yet")
-    clone.add_argument("--generation", type=int, metavar="N", help="clone this generation and not the current one")
-    clone.add_argument("--reserve", metavar="SIZE", help="free space at or under which it is refused (2%%)")
-
-    promote = commands.add_parser("promote", help="make a session or a folder the next generation")
-    promote.add_argument("project")
-    what = promote.add_mutually_exclusive_group(required=True)
-    what.add_argument("session", nargs="?")
-    what.add_argument("--source", metavar="FOLDER")
-    promote.add_argument("--keep", type=int, metavar="N", help="complete generations to keep (3)")
-    promote.add_argument("--volume-size", metavar="SIZE", help="of the first volume with the backend zvol (100GiB)")
-
-    destroy = commands.add_parser("destroy", help="unmount a session and destroy what was written in it")
-    _names(destroy, "project", "session")
-
-    listing = commands.add_parser("list", help="list projects, generations and sessions, and what they take")
-    listing.add_argument("project", nargs="?")
-    listing.add_argument("--no-sizes", action="store_true", help="do not measure, which looks at each file")
-
-    collect = commands.add_parser("gc", help="finish what was interrupted, remove superseded generations")
-    collect.add_argument("project", nargs="?")
-    collect.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
-    collect.add_argument("--keep", type=int, metavar="N", help="complete generations to keep (3)")
-    collect.add_argument("--grace", type=int, metavar="SECONDS", help="leave what is younger alone (3600)")
-
-    mount = commands.add_parser("mount", help="mount sessions again, as after a reboot")
-    mount.add_argument("project", nargs="?")
-    mount.add_argument("session", nargs="?")
-
-    commands.add_parser("trim", help="have what was freed in the store's file systems given back to their devices")
+    for name, command in _COMMANDS.items():
+        if only in (None, name):
+            command.declare(commands.add_parser(name, help=command.text))
     return top
 
 
-def _names(command: argparse.ArgumentParser, *names: str) -> None:
-    for name in names:
-        command.add_argument(name)
+def parsed(argv: Sequence[str]) -> argparse.Namespace:
+    """Parse the command line. Where it names one command and asks for no help, the parsers of others are not made."""
+    named = [name for name in _COMMANDS if name in argv]
+    return parser(named[0] if len(named) == 1 and not {"-h", "--help"} & {*argv} else None).parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
-    options = parser().parse_args(argv)
+    options = parsed(sys.argv[1:] if argv is None else argv)
     try:
         settings = _settings(options)
-        result, status = _COMMANDS[options.command](options, settings)
+        result, status = _COMMANDS[options.command].run(options, settings)
     except CowError as error:
         result, status = _failure(error)
     except OSError as error:
         result, status = {"error": "refused", "msg": f"The system refused: {error}"}, 1
     sys.stdout.write(json.dumps(result) + "\n")
     return status
+
+
+def _positional(command: argparse.ArgumentParser, *names: str, nargs: str | None = None) -> None:
+    for name in names:
+        command.add_argument(name, nargs=nargs)
+
+
+def _clone_options(command: argparse.ArgumentParser) -> None:
+    _positional(command, "project", "session")
+    command.add_argument("--at", metavar="PATH", help="where to mount it: an empty folder, or nothing yet")
+    command.add_argument("--generation", type=int, metavar="N", help="clone this generation and not the current one")
+    command.add_argument("--reserve", metavar="SIZE", help="free space at or under which it is refused (2%%)")
 
 
 def _clone(options: argparse.Namespace, settings: Mapping[str, Any]) -> Result:
@@ -129,6 +113,15 @@ def _clone(options: argparse.Namespace, settings: Mapping[str, Any]) -> Result:
         reserve=settings["reserve"],
     )
     return {"project": options.project, **_session(session)}, 0
+
+
+def _promote_options(command: argparse.ArgumentParser) -> None:
+    _positional(command, "project")
+    what = command.add_mutually_exclusive_group(required=True)
+    what.add_argument("session", nargs="?")
+    what.add_argument("--source", metavar="FOLDER")
+    command.add_argument("--keep", type=int, metavar="N", help="complete generations to keep (3)")
+    command.add_argument("--volume-size", metavar="SIZE", help="of the first volume with the backend zvol (100GiB)")
 
 
 def _promote(options: argparse.Namespace, settings: Mapping[str, Any]) -> Result:
@@ -144,15 +137,31 @@ def _promote(options: argparse.Namespace, settings: Mapping[str, Any]) -> Result
     return {"project": options.project, "changed": bool(planned.steps), "steps": planned.titles, **found}, 0
 
 
+def _destroy_options(command: argparse.ArgumentParser) -> None:
+    _positional(command, "project", "session")
+
+
 def _destroy(options: argparse.Namespace, settings: Mapping[str, Any]) -> Result:
     _store(settings).destroy(options.project, options.session)
     return {"project": options.project, "name": options.session, "destroyed": True}, 0
+
+
+def _list_options(command: argparse.ArgumentParser) -> None:
+    _positional(command, "project", nargs="?")
+    command.add_argument("--no-sizes", action="store_true", help="do not measure, which looks at each file")
 
 
 def _list(options: argparse.Namespace, settings: Mapping[str, Any]) -> Result:
     from . import views  # noqa: PLC0415
 
     return views.listed(_store(settings), options.project, sizes=not options.no_sizes), 0
+
+
+def _collect_options(command: argparse.ArgumentParser) -> None:
+    _positional(command, "project", nargs="?")
+    command.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
+    command.add_argument("--keep", type=int, metavar="N", help="complete generations to keep (3)")
+    command.add_argument("--grace", type=int, metavar="SECONDS", help="leave what is younger alone (3600)")
 
 
 def _collect(options: argparse.Namespace, settings: Mapping[str, Any]) -> Result:
@@ -166,6 +175,10 @@ def _collect(options: argparse.Namespace, settings: Mapping[str, Any]) -> Result
         dry_run=options.dry_run,
     )
     return report, 7 if report["failed"] else 0
+
+
+def _mount_options(command: argparse.ArgumentParser) -> None:
+    _positional(command, "project", "session", nargs="?")
 
 
 def _mount(options: argparse.Namespace, settings: Mapping[str, Any]) -> Result:
@@ -198,14 +211,23 @@ def _trim(options: argparse.Namespace, settings: Mapping[str, Any]) -> Result:  
     return {"trimmed": trimmed, "failed": failed}, 1 if failed else 0
 
 
-_COMMANDS: dict[str, Callable[[argparse.Namespace, Mapping[str, Any]], Result]] = {
-    "clone": _clone,
-    "promote": _promote,
-    "destroy": _destroy,
-    "list": _list,
-    "gc": _collect,
-    "mount": _mount,
-    "trim": _trim,
+@dataclass(frozen=True)
+class _Command:
+    """What it is, in a few words; what it is given; and what it does."""
+
+    text: str
+    declare: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace, Mapping[str, Any]], Result]
+
+
+_COMMANDS = {
+    "clone": _Command("make a session from the current generation", _clone_options, _clone),
+    "promote": _Command("make a session or a folder the next generation", _promote_options, _promote),
+    "destroy": _Command("unmount a session and destroy what was written in it", _destroy_options, _destroy),
+    "list": _Command("list projects, generations and sessions, and what they take", _list_options, _list),
+    "gc": _Command("finish what was interrupted, remove superseded generations", _collect_options, _collect),
+    "mount": _Command("mount sessions again, as after a reboot", _mount_options, _mount),
+    "trim": _Command("have what was freed in the store's file systems given back to their devices", _positional, _trim),
 }
 
 
