@@ -71,8 +71,7 @@ def test_a_copy_fails_with_one_of_its_workers(store: Store) -> None:
     before = content(source)
     add_many(source)
     with store.copying("promote", "p", "--source", source, until=IN_PARALLEL) as run:
-        for worker in waiting.until(lambda: processes(run, "T")):
-            os.kill(worker, signal.SIGKILL)
+        os.kill(waiting.until(lambda: processes(run, "T"))[0], signal.SIGKILL)
         printed, _ = run.communicate(timeout=120)
     assert run.returncode == 1
     assert "ended from outside" in json.loads(printed)["msg"]
