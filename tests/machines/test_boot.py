@@ -15,11 +15,10 @@ import pytest
 from tests.support import leftovers, needs
 from tests.support.ansible import run_playbook
 from tests.support.vm import bootable, machine
-from tests.support.vm.bootable import QUIET
 from tests.support.vm.image import Image
 from tests.support.vm.machine import Machine
 from tests.support.vm.process import run
-from tests.support.vm.qemu import Hardware
+from tests.support.vm.qemu import QUIET, Hardware
 
 LOOK = """\
 #!/bin/sh
@@ -219,8 +218,7 @@ def _medium(built: Built, folder: Path, *names: str) -> Image:
 
 
 def _hardware(boot: str, *disks: str) -> Hardware:
-    """One processor: two that are emulated wait for each other."""
-    return Hardware(memory=1024, processors=1, disks=disks, boot=boot)
+    return Hardware(memory=1024, disks=disks, boot=boot)
 
 
 def _flip_a_byte(image: Path, copy: Path) -> None:

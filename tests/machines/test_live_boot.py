@@ -12,10 +12,9 @@ import pytest
 from tests.support import leftovers, needs
 from tests.support.ansible import run_module, run_playbook
 from tests.support.vm import bootable, machine
-from tests.support.vm.bootable import QUIET
 from tests.support.vm.image import Image
 from tests.support.vm.process import run
-from tests.support.vm.qemu import Hardware
+from tests.support.vm.qemu import QUIET, Hardware
 
 LOOK = """\
 #!/bin/sh
@@ -101,7 +100,7 @@ def test_a_seed_is_read_through_verity(built: Built, folder: Path) -> None:
     said = run("veritysetup", "format", f"--hash-offset={size}", str(disk), str(disk))
     root_hash = next(line.split()[-1] for line in said.splitlines() if line.startswith("Root hash:"))
     boot = f"{BOOT} cowherd.root_hash={root_hash} cowherd.hash_offset={size}"
-    said = _looked(folder, bootable.image(folder / "image", built.folder, disk), Hardware(1024, 1, (), boot))
+    said = _looked(folder, bootable.image(folder / "image", built.folder, disk), Hardware(1024, (), boot))
     assert "/dev/mapper/cowherd-root" in said
     assert "/dev/zram0" in said
     assert "/dev/vda" not in said
@@ -127,7 +126,7 @@ def test_a_seed_is_read_through_verity(built: Built, folder: Path) -> None:
 def test_what_cannot_be_meant_does_not_boot(built: Built, folder: Path, more: str, disk: str, said: str) -> None:
     if disk in FORMATTED:
         disk = str(_formatted(folder, disk))
-    hardware = _hardware(disk, more) if disk else Hardware(1024, 1, (), f"{BOOT} {more}")
+    hardware = _hardware(disk, more) if disk else Hardware(1024, (), f"{BOOT} {more}")
     assert f"cowherd: {said}" in _refused(folder, built.image(folder / "image"), hardware)
     if Path(disk).is_absolute():
         _was_not_written_to(folder, "disk1", Path(disk))
@@ -143,8 +142,7 @@ def _formatted(folder: Path, kind: str) -> Path:
 
 
 def _hardware(disk: str, more: str = "") -> Hardware:
-    """One processor: two that are emulated wait for each other."""
-    return Hardware(1024, 1, (disk,), f"{BOOT} cowherd.sprout=/dev/vdb {more}")
+    return Hardware(1024, (disk,), f"{BOOT} cowherd.sprout=/dev/vdb {more}")
 
 
 def _looked(folder: Path, image: Image, hardware: Hardware) -> str:

@@ -42,8 +42,11 @@ def let_go(folder: Path) -> None:
     )
 
 
-def make_hostile(folder: Path, seed: int = 1, depth: int = 400) -> None:
-    """Make the tree of `hostile` without taking it away; `depth` is that of its deepest folder."""
+def make_hostile(folder: Path, seed: int = 1, depth: int = 400, *, flags: bool = True) -> None:
+    """Make the tree of `hostile` without taking it away; `depth` is that of its deepest folder.
+
+    flags: also those of chattr(1), which not every file system has.
+    """
     dice = random.Random(seed)
     folder.mkdir()
     top = os.fsencode(folder)
@@ -55,7 +58,8 @@ def make_hostile(folder: Path, seed: int = 1, depth: int = 400) -> None:
     _attributes(top)
     _deep(top, depth)
     _times(top, dice)
-    _flags(folder)
+    if flags:
+        _flags(folder)
 
 
 def write(path: bytes, content: bytes) -> None:

@@ -17,6 +17,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from .. import lock, mounts, process
+from ..errors import CowError
 from ..records import dataclass, field
 from ..zfs import Properties, Zfs
 from .model import BEGUN_WITH, BUILDING, COMPLETE, REMOVING, UNMARKED, Generation, Project, Record, Room, Session, Sizes
@@ -247,7 +248,14 @@ class Datasets:
         folder.mkdir(parents=True, exist_ok=True)
         self._create(name, folder, project)
         self._mount(name, folder)
-        copy(source, folder)
+        try:
+            copy(source, folder)
+        except CowError as error:
+            if self._keeps_acls(name):
+                raise
+            raise CowError(
+                f"{error} {name} keeps no ACLs. If the tree has any, run `zfs set acltype=posixacl {self.location}`."
+            ) from error
         self._unmount(name, folder)
         with contextlib.suppress(FileNotFoundError):
             folder.rmdir()
@@ -370,6 +378,13 @@ class Datasets:
     def _in_use_at(self, path: str) -> dict[str, str]:
         """Properties of a session."""
         return {"canmount": "noauto", "mountpoint": path}
+
+    def _keeps_acls(self, name: str) -> bool:
+        """Whether ZFS does not say that it keeps none; a volume, and zfs-fuse, do not have the property."""
+        try:
+            return self.tool.read([name], ["acltype"])[name]["acltype"].value != "off"
+        except process.CommandFailed:
+            return True
 
     def _create(self, name: str, folder: Path, project: str) -> None:  # noqa: ARG002
         number = name.rpartition("/")[2]

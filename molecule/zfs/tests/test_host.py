@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
 from testinfra.host import Host
-from tests.support import openzfs_kills
+from tests.support import openzfs_modules
 from tests.support.golden_kills import Outcome
 
 POOLS = {"default": "tank/incus", "disk": "disk", "loop": "loop"}
@@ -50,11 +49,21 @@ def test_a_device_of_a_pool_is_refused(host: Host) -> None:
 
 @of_each_store
 def test_a_session_is_the_tree(host: Host, store: str, path: str) -> None:
-    assert host.run("diff --recursive --no-dereference %s %s", TREE, path).stdout == ""
-    assert host.file(f"{path}/docs/pool.md").mode == 0o640
-    assert host.file(f"{path}/docs").mode == 0o751
-    assert host.check_output("stat --format=%%h %s", f"{path}/second-name") == "2"
-    assert _session(host, store, "alice")["mounted"]
+    """In all that a manifest has: ACLs and capabilities, nanoseconds, holes, device nodes, names that links share."""
+    compared = _compared(host, path)
+    assert compared["differences"] == []
+    assert {"security.capability", "system.posix_acl_access", "system.posix_acl_default"} <= set(compared["attributes"])
+    assert int(host.check_output("stat --format=%%b %s", f"{path}/sparse")) < 1000
+    assert _sessions(host, store)["alice"]["mounted"]
+
+
+def test_a_tree_with_acls_is_refused_where_they_would_be_lost(host: Host) -> None:
+    host.check_output("zfs create -o acltype=off -o mountpoint=none tank/plain")
+    plain = "cow-session --config /nonexistent --store tank/plain --backend zfs"
+    said = host.run(f"{plain} promote p --source {TREE}")
+    assert said.rc == 1
+    assert "acltype=posixacl" in said.stdout
+    assert json.loads(host.check_output(f"{plain} list --no-sizes"))["projects"][0]["current"] is None
 
 
 def test_volumes_are_xfs_that_containers_can_be_on(host: Host) -> None:
@@ -66,15 +75,22 @@ def test_volumes_are_xfs_that_containers_can_be_on(host: Host) -> None:
 
 @of_each_store
 def test_a_live_session_becomes_the_next_generation(host: Host, store: str, path: str) -> None:
+    """While somebody writes in it, who is not kept from that afterwards."""
     host.check_output("echo %s >%s", f"by alice on {store}", f"{path}/note")
-    promoted = _command(host, store, "promote", "monorepo", "alice")
+    promote = f"cow-session --config /etc/cowherd/{store}.json promote monorepo alice"
+    write = f"n=0; until [ -e /run/over ]; do n=$((n + 1)); echo $n >>{path}/log; sleep 0.1; done"
+    script = f"rm -f /run/over; ({write}) & {promote} && sleep 2; touch /run/over; wait; echo later >>{path}/note"
+    promoted = json.loads(host.check_output("timeout 300 sh -c %s </dev/null", script))
     assert promoted["current"] == 2
-    assert _session(host, store, "bob")["generation"] == 1
-    assert not host.file(f"{_session(host, store, 'bob')['path']}/note").exists
     cloned = _command(host, store, "clone", "monorepo", "carol")
+    bob = _sessions(host, store)["bob"]
+    assert bob["generation"] == 1
+    assert _compared(host, bob["path"])["differences"] == []
     assert host.file(f"{cloned['path']}/note").content_string == f"by alice on {store}\n"
-    host.check_output("echo later >>%s", f"{path}/note")
-    dataset = "tank/golden" if store == "golden" else "tank/volumes"
+    then, now = (host.check_output(f"cat {folder}/log 2>/dev/null") for folder in (cloned["path"], path))
+    assert now.startswith(then)
+    assert len(now) > len(then)
+    dataset = {"golden": "tank/golden", "volumes": "tank/volumes"}[store]
     assert host.check_output("zfs get -H -o value origin %s", f"{dataset}/monorepo/generations/2") == "-"
 
 
@@ -83,7 +99,7 @@ def test_what_is_listed_adds_up(host: Host, store: str, path: str) -> None:
     (project,) = _command(host, store, "list", "monorepo")["projects"]
     for each in [*project["generations"], *project["sessions"]]:
         assert each["apparent_bytes"] == each["exclusive_bytes"] + each["shared_bytes"] > 0, each
-    assert _session(host, store, "alice")["path"] == path
+    assert path in [each["path"] for each in project["sessions"]]
 
 
 @of_each_store
@@ -94,30 +110,37 @@ def test_what_is_used_stays(host: Host, store: str, path: str) -> None:
 
 
 @of_each_store
-def test_garbage_collection_leaves_what_is_used(host: Host, store: str, path: str) -> None:
-    before = _command(host, store, "list", "--no-sizes")["projects"]
-    _command(host, store, "gc", "--dry-run")
-    _command(host, store, "gc")
-    assert _command(host, store, "list", "--no-sizes")["projects"] == before
-    assert host.file(path).is_directory
-
-
-@of_each_store
-def test_a_session_goes(host: Host, store: str, path: str) -> None:
-    carol = _session(host, store, "carol")["path"]
+def test_a_session_goes_and_then_the_generation_that_it_alone_kept(host: Host, store: str, path: str) -> None:
+    """Not the current one, and not the one that bob is a clone of."""
+    assert _command(host, store, "promote", "monorepo", "alice")["current"] == 3
+    collect = ("gc", "monorepo", "--grace", "0", "--keep", "1")
+    assert _command(host, store, *collect)["removed"] == []
+    carol = _sessions(host, store)["carol"]["path"]
     _command(host, store, "destroy", "monorepo", "carol")
     assert carol not in host.check_output("cat /proc/self/mountinfo")
-    assert host.file(f"{path}/note").exists
+    announced = _command(host, store, *collect, "--dry-run")
+    assert _generations(host, store) == [1, 2, 3]
+    collected = _command(host, store, *collect)
+    assert collected["removed"] == announced["removed"]
+    assert [each.partition(" (")[0] for each in collected["removed"]] == ["generation 2 of monorepo"]
+    assert collected["failed"] == []
+    assert _generations(host, store) == [1, 3]
+    assert _compared(host, _sessions(host, store)["bob"]["path"])["differences"] == []
+    assert host.file(f"{path}/note").content_string == f"by alice on {store}\nlater\n"
 
 
 def test_killed_before_each_change_of_a_promotion(host: Host) -> None:
-    for part in openzfs_kills.PARTS:
-        source = Path(openzfs_kills.__file__).with_name(part)
-        host.ansible("copy", f"src={source} dest=/root/support/ mode=0644", check=False)
     printed = host.check_output("cd /root && python3 -m support.openzfs_kills zvol 'promote a session'")
     found = Outcome.of(json.loads(printed))
     assert not found.failure, found.failure
     assert {"xfs_freeze", "zfs clone", "zfs promote", "zfs set"} <= {kill.before for kill in found.kills}
+
+
+def test_the_modules_of_clones_and_snapshots(host: Host) -> None:
+    printed = host.check_output("cd /root && python3 -m support.openzfs_modules")
+    checked = {line["check"]: line["failure"] for line in map(json.loads, printed.splitlines())}
+    assert set(checked.values()) == {""}, checked
+    assert set(checked) == {check.__name__ for check in openzfs_modules.CHECKS}
 
 
 def test_all_is_there_after_a_reboot(host: Host) -> None:
@@ -137,8 +160,8 @@ def test_all_is_there_after_a_reboot(host: Host) -> None:
 
 @of_each_store
 def test_sessions_are_mounted_again(host: Host, store: str, path: str) -> None:
-    for name in ("alice", "bob"):
-        assert _session(host, store, name)["mounted"], name
+    sessions = _sessions(host, store)
+    assert all(sessions[name]["mounted"] for name in ("alice", "bob")), sessions
     assert host.file(f"{path}/note").content_string == f"by alice on {store}\nlater\n"
     assert host.mount_point(path).exists
     assert store != "volumes" or "nouuid" in host.mount_point(path).options
@@ -173,10 +196,24 @@ def test_containers_run_again(host: Host, pool: str, dataset: str) -> None:
     assert _api(host, f"/1.0/instances/on-{pool}")["status"] == "Running"
 
 
-def _session(host: Host, store: str, name: str) -> dict[str, Any]:
+def _sessions(host: Host, store: str) -> dict[str, dict[str, Any]]:
+    return {each["name"]: each for each in _project(host, store)["sessions"]}
+
+
+def _generations(host: Host, store: str) -> list[int]:
+    return [each["number"] for each in _project(host, store)["generations"]]
+
+
+def _project(host: Host, store: str) -> dict[str, Any]:
     (project,) = _command(host, store, "list", "monorepo", "--no-sizes")["projects"]
-    (found,) = (each for each in project["sessions"] if each["name"] == name)
-    return dict(found)
+    return dict(project)
+
+
+def _compared(host: Host, path: str) -> dict[str, Any]:
+    """How a folder differs from the tree, and which extended attributes that has."""
+    printed = host.check_output("cd /root && python3 -m support.openzfs_trees compare %s %s", TREE, path)
+    compared: dict[str, Any] = json.loads(printed)
+    return compared
 
 
 def _command(host: Host, store: str, *argv: str, busy: str = "", status: int = 0) -> dict[str, Any]:

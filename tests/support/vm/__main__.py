@@ -7,11 +7,10 @@ import json
 import sys
 from pathlib import Path
 
-from .bootable import QUIET
 from .image import RELEASE, Image, image
 from .machine import Machine, boot, boot_again, down, up
 from .process import MachineError
-from .qemu import Hardware
+from .qemu import QUIET, Hardware
 
 
 def main() -> int:
@@ -21,7 +20,10 @@ def main() -> int:
         if arguments.action == "down":
             down(arguments.folder)
         else:
-            json.dump(_started(arguments).host_variables, sys.stdout)
+            machine = _started(arguments)
+            for source, target in arguments.bring:
+                machine.bring(source, target)
+            json.dump(machine.host_variables, sys.stdout)
     except MachineError as error:
         sys.stderr.write(f"{error}\n")
         return 1
@@ -46,12 +48,21 @@ def _parser() -> argparse.ArgumentParser:
     )
     boot = actions.add_parser("boot", help="the same with a disk of your own, booted and not resumed")
     boot.add_argument("--image", type=Path, required=True, help="folder with disk.raw, vmlinuz, initrd and id")
-    boot.add_argument("--boot", default=Hardware.boot, metavar="OPTIONS", help="what the kernel is told")
+    boot.add_argument("--boot", required=True, metavar="OPTIONS", help="what the kernel is told")
     boot.add_argument("--again", action="store_true", help="with the disks that the machine in the folder has")
     for action in (start, boot):
         action.add_argument("--memory", type=int, default=Hardware.memory, metavar="MIB")
         action.add_argument(
             "--disk", action="append", default=[], metavar="SIZE", help="an empty disk besides; may be repeated"
+        )
+        action.add_argument(
+            "--bring",
+            action="append",
+            nargs=2,
+            type=Path,
+            default=[],
+            metavar=("FOLDER", "PATH"),
+            help="copy what is in a folder to a new one in the machine; may be repeated",
         )
     end = actions.add_parser("down", help="end the machine and delete what it wrote")
     for action in (start, boot, end):

@@ -11,11 +11,6 @@ from .image import RELEASE, Image
 from .machine import Machine
 from .process import run
 
-QUIET = (
-    "panic=0 quiet systemd.show_status=false mitigations=off no5lvl apparmor=0 selinux=0 "
-    "systemd.default_timeout_start_sec=900 systemd.default_device_timeout_sec=900"
-)
-"""Without what emulation is slow at and does not need, and patient: the host may have other work."""
 _NETWORK = "[Match]\nDriver=virtio_net\n\n[Network]\nDHCP=ipv4\n"
 
 

@@ -28,6 +28,14 @@ SPEAKS_WITHIN = 10.0
 STOPPED_WITHIN = 30.0
 
 ACCELERATORS = {"kvm": "kvm", "tcg": "tcg,thread=multi"}
+PROCESSORS = {"kvm": 2, "tcg": 1}
+"""Two that are emulated wait for each other, and take a third more time in all."""
+
+QUIET = (
+    "panic=0 quiet systemd.show_status=false mitigations=off no5lvl apparmor=0 selinux=0 "
+    "systemd.default_timeout_start_sec=900 systemd.default_device_timeout_sec=900"
+)
+"""Without what emulation is slow at and does not need, and patient: the host may have other work."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +48,8 @@ class Hardware:
     """
 
     memory: int = 2048
-    processors: int = 2
     disks: tuple[str, ...] = ()
-    boot: str = "root=/dev/vda rw"
+    boot: str = f"root=/dev/vda rw {QUIET}"
 
     @property
     def disk_files(self) -> list[str]:
@@ -92,7 +99,7 @@ def command_line(image: Image, hardware: Hardware, accelerator: str) -> list[str
     ]
     return [
         *(PROGRAM, "-accel", ACCELERATORS[accelerator], "-cpu", "max"),
-        *("-smp", str(hardware.processors), "-m", str(hardware.memory)),
+        *("-smp", str(PROCESSORS[accelerator]), "-m", str(hardware.memory)),
         *("-nodefaults", "-no-user-config", "-display", "none"),
         *("-kernel", str(image.kernel), "-initrd", str(image.initrd), "-append", f"console=ttyS0 {hardware.boot}"),
         *drives,
