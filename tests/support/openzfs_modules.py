@@ -1,8 +1,8 @@
 """The checks of `zfs_modules` on OpenZFS: `python3 -m support.openzfs_modules` prints a line of JSON for each.
 
-For a virtual machine that has OpenZFS, this folder as `support`, `library` and `module_utils` beside it, and also
-`ansible/module_utils` of ansible-core. Modules are forked from this process, which has loaded what they import: to start
-Python takes seconds there.
+For a virtual machine that has OpenZFS, this folder as `support`, `library` and `module_utils` beside it, and the
+`ansible/module_utils` of ansible-core. Modules are forked from this process, which has loaded what they import, for
+Python takes seconds to start there.
 """
 
 from __future__ import annotations
