@@ -121,7 +121,7 @@ def test_a_session_goes_and_then_the_generation_that_it_alone_kept(host: Host, s
     announced = _command(host, store, *collect, "--dry-run")
     assert _generations(host, store) == [1, 2, 3]
     collected = _command(host, store, *collect)
-    assert collected["removed"] == announced["removed"]
+    assert collected["removed"] == announced["would_remove"]
     assert [each.partition(" (")[0] for each in collected["removed"]] == ["generation 2 of monorepo"]
     assert collected["failed"] == []
     assert _generations(host, store) == [1, 3]
