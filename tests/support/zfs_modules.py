@@ -30,7 +30,9 @@ def begun(zfs: Zfs, pool: str) -> str:
 
 
 def state(zfs: Zfs, pool: str) -> str:
-    return zfs.run("zfs", "get", "-Hp", "-r", "-o", "name,property,value,source", "all", pool)
+    """All that a module could change; not the space that is used, which ZFS counts some seconds later."""
+    own = zfs.run("zfs", "get", "-Hp", "-r", "-s", "local", "-o", "name,property,value", "all", pool)
+    return own + zfs.run("zfs", "get", "-Hp", "-r", "-o", "name,property,value", "origin,userrefs", pool)
 
 
 def names(zfs: Zfs, pool: str) -> list[str]:
