@@ -17,11 +17,11 @@ import stat
 import struct
 import time
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from . import mounts, process
 from .errors import CowError
-from .records import dataclass
 
 TOP_LEVEL = 5
 """The id of the subvolume that every btrfs file system begins with."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from .errors import CowError
-from .records import dataclass
 
 DEFAULT_TIMEOUT = 120.0
 """Seconds that a command may take where the caller names no other bound."""

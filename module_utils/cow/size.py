@@ -6,9 +6,9 @@ GB is 10^9 bytes and GiB is 2^30 bytes (IEC 80000-13), which is also how Incus r
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 from .errors import CowError
-from .records import dataclass
 
 _DECIMAL = ("kB", "MB", "GB", "TB", "PB", "EB")
 _BINARY = ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB")

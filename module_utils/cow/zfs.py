@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from . import mounts, names, process
-from .records import dataclass
 from .size import Size
 
 _FILE_SYSTEM = "filesystem"

@@ -54,7 +54,7 @@ sys.stdout = open("/dev/null", "w")
 status = cli.main(["--config=/nonexistent", "--store={tmp_path}", "--backend=copy", "clone", "p", "s"])
 sys.stdout = sys.__stdout__
 unwanted = {{
-    "cow.plan", "cow.treecopy", "ctypes", "dataclasses", "datetime", "decimal", "hashlib", "multiprocessing", "shutil",
+    "cow.plan", "cow.treecopy", "ctypes", "datetime", "decimal", "hashlib", "multiprocessing", "shutil",
     "subprocess", "typing", "uuid", "zipfile",
 }}
 print(status)

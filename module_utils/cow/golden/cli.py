@@ -9,9 +9,9 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from ..errors import Busy, CowError
-from ..records import dataclass
 from .model import BACKENDS
 from .refusals import InUse, Refusal
 

@@ -14,11 +14,11 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from .. import lock, mounts, process
 from ..errors import CowError
-from ..records import dataclass, field
 from ..zfs import Properties, Zfs
 from .model import BEGUN_WITH, BUILDING, COMPLETE, REMOVING, UNMARKED, Generation, Project, Record, Room, Session, Sizes
 from .refusals import Exists, InUse, NotThere, Refusal

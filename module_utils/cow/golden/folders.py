@@ -13,10 +13,10 @@ import os
 import re
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 
 from .. import durable, lock, mounts, process
-from ..records import dataclass
 from .model import (
     BUILDING,
     COMPLETE,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..records import dataclass
+from dataclasses import dataclass
 
 BACKENDS = ("zfs", "zvol", "btrfs", "reflink", "copy")
 BEGUN_WITH = "cowherd:backend"

@@ -38,7 +38,7 @@ _ENTRY_POINTS = (cli, collect, datasets, extents, fingerprint, folders, resource
 """With all that they import, these are the program."""
 _PARTS = (
     "", "btrfs", "durable", "errors", "kernel", "lock", "manifest", "mounts", "names", "plan", "process", "processes",
-    "records", "reflink", "size", "tree", "treecopy", "zfs",
+    "reflink", "size", "tree", "treecopy", "zfs",
     "golden", "golden.backend", "golden.cli", "golden.collect", "golden.datasets", "golden.extents",
     "golden.fingerprint", "golden.folders", "golden.model", "golden.refusals", "golden.resource", "golden.store",
     "golden.stores", "golden.subvolumes", "golden.views", "golden.volumes",

@@ -14,11 +14,11 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .. import mounts, names
 from ..errors import Busy, CowError
-from ..records import dataclass, replace
 from ..size import Size
 from .model import BUILDING, COMPLETE, GONE, MAKING, REMOVING, UNMARKED, Generation, Project, Record, Room, Session
 from .refusals import Exists, InUse, NoRoom, NotThere, Refusal, no_project

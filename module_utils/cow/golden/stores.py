@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .. import mounts, names
 from ..errors import CowError
-from ..records import dataclass, replace
 from .model import BACKENDS, BEGUN_WITH
 from .refusals import NotThere
 from .store import Store

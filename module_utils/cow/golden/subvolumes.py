@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from .. import btrfs
 from ..btrfs import Btrfs
 from ..errors import CowError
-from ..records import dataclass, field
 from .folders import Folders
 from .model import COMPLETE, Session
 from .refusals import InUse

@@ -8,12 +8,12 @@ of another volume; and it is mounted with nouuid always, for all clones have the
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 from .. import mounts, process
 from ..errors import CowError
 from ..kernel import thaw
-from ..records import dataclass
 from ..size import Size
 from .datasets import Datasets
 from .model import BUILDING, Session
