@@ -75,8 +75,11 @@ def in_use(mounted: Path, node_bytes: int) -> InUse:
     data: list[Run] = []
     metadata: list[Run] = []
     for key, _ in btrfs.items(mounted, _EXTENT_TREE, kinds=(_EXTENT, _TREE_BLOCK)):
-        chunk = chunks[bisect_right(starts, key.object) - 1]
         length = key.offset if key.kind == _EXTENT else node_bytes
+        place = bisect_right(starts, key.object) - 1
+        if place < 0 or key.object + length > chunks[place].end:
+            raise CowError(f"What is mounted at {mounted} has an extent at {key.object} that is in no chunk of it.")
+        chunk = chunks[place]
         (data if chunk.data else metadata).extend(chunk.runs(key.object, length))
     return InUse(_joined(data), _joined(metadata))
 

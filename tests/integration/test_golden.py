@@ -45,17 +45,22 @@ def test_a_session_is_a_clone_that_can_be_written(store: Store) -> None:
 
 
 def test_a_generation_is_not_changed_by_whom_its_files_belong_to(store: Store) -> None:
+    """In a project that was begun when all could enter, from the next promotion on."""
     source = store.begin()
     if store.place.fuse:
         mounted = store.place.fuse.run("zfs", "get", "-H", "-r", "-o", "value", "mounted", f"{store.location}/p")
         assert "yes" not in mounted.split()
         return
+    Path(store.location, "p/generations").chmod(0o755)
     store.run("clone", "p", "alice")
+    (store.seen(store.run("clone", "p", "carol")["path"]) / "new").touch()
+    store.run("promote", "p", "carol")
     for tree, is_written in (("sessions/alice", True), ("generations/1", False), ("current", False)):
         writing = ["sh", "-c", f"echo more >>p/{tree}/text"]
         done = subprocess.run(writing, cwd=store.location, user=1234, group=4321, capture_output=True, check=False)
         assert (done.returncode == 0) == is_written, tree
-    assert content(store.clone("bob")) == content(source)
+    bob = store.run("clone", "p", "bob", "--generation", 1)["path"]
+    assert content(store.seen(bob)) == content(source)
 
 
 def test_a_session_without_a_path_has_one(store: Store) -> None:

@@ -321,6 +321,17 @@ def test_destroys_only_what_is_named(bench: Bench) -> None:
     assert identity(bench.target)["LABEL"] == "other"
 
 
+@of_each_method
+def test_the_uuid_that_was_there(bench: Bench, method: str) -> None:
+    """New media under a UUID that is written down elsewhere."""
+    run("mkfs.ext4", "-q", bench.make_target())
+    there = identity(bench.target)["UUID"]
+    bench.run(replace=there, uuid=there, method=method)
+    assert identity(bench.target) | {"UUID": there, "TYPE": "btrfs"} == identity(bench.target)
+    bench.run(replace=there, uuid=there, method=method, label="again")
+    bench.assert_installed()
+
+
 @pytest.mark.parametrize("place", [100, 700_000, 300 << 20])
 def test_data_that_nothing_recognises(bench: Bench, place: int) -> None:
     with bench.make_target().open("r+b") as file:
@@ -388,6 +399,13 @@ def test_a_file_where_there_is_no_room_for_it(bench: Bench) -> None:
         message = bench.refused(target=str(small / "target"), size="1GiB")
         assert "Root install of the seed needs" in message
         assert not (small / "target").exists()
+
+
+def test_a_file_where_there_is_room_for_what_is_written(bench: Bench) -> None:
+    """Not for all of the file, which has holes."""
+    with loops.ext4(bench.folder / "small.img", bench.folder / "small", 160 << 20) as small:
+        assert bench.run(target=str(small / "target"), size="1GiB")["installed"]["method"] == "blocks"
+        bench.assert_installed(small / "target")
 
 
 def test_too_small_to_copy_to(bench: Bench) -> None:
@@ -548,7 +566,8 @@ def identity_or_none(target: Path) -> dict[str, str]:
 def test_killed_in_the_middle(
     bench: Bench, filesystem: str, method: str, moment: Callable[[Path], bool], number: signal.Signals
 ) -> None:
-    args = bench.args(filesystem=filesystem, method=method, size="500MiB")
+    wishes = {"uuid": str(uuid4())} if method == "blocks" else {}
+    args = bench.args(filesystem=filesystem, method=method, size="500MiB", **wishes)
     program = [sys.executable, "-P", ROOT / "tests/support/module_main.py", ROOT / f"library/{MODULE}.py"]
     with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin
@@ -560,6 +579,6 @@ def test_killed_in_the_middle(
         os.kill(process.pid, number)
     waiting.until(lambda: not run("losetup", "--associated", bench.target))
     assert moment(bench.target)
-    (title,) = bench.run(filesystem=filesystem)["steps"]
+    (title,) = bench.run(filesystem=filesystem, method=method, **wishes)["steps"]
     assert title.endswith("where an unfinished installation is")
     bench.assert_installed()

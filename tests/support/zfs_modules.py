@@ -32,7 +32,7 @@ def begun(zfs: Zfs, pool: str) -> str:
 def state(zfs: Zfs, pool: str) -> str:
     """All that a module could change; not the space that is used, which ZFS counts some seconds later."""
     own = zfs.run("zfs", "get", "-Hp", "-r", "-s", "local", "-o", "name,property,value", "all", pool)
-    return own + zfs.run("zfs", "get", "-Hp", "-r", "-o", "name,property,value", "origin,userrefs", pool)
+    return own + zfs.run("zfs", "get", "-Hp", "-r", "-o", "name,property,value", "mounted,origin,userrefs", pool)
 
 
 def names(zfs: Zfs, pool: str) -> list[str]:

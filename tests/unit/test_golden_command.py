@@ -88,6 +88,13 @@ def test_command_lines(line: str) -> None:
     assert cli.parsed(line.split()).command in line
 
 
+def test_a_misspelt_command_is_told_of_all(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.parsed(["--store", "mount", "clon", "mount"])
+    assert "'clon' (choose from" in (said := capsys.readouterr().err)
+    assert "promote" in said
+
+
 @pytest.mark.parametrize("line", re.findall(r"^cow-session (.*)$", PAGE.read_text(), re.MULTILINE))
 def test_command_lines_of_the_page(line: str) -> None:
     assert cli.parsed(shlex.split(line, comments=True)).command in line

@@ -133,7 +133,7 @@ SLACK = replace(SEED, superblock=replace(SEED.superblock, device_bytes=300 * MIB
         (ORDER, {"verify": False}, "sprout", "not verified beforehand"),
         (ORDER, {"seed": SLACK, "bytes": 160 * MIB}, "sprout", "smaller than 364.0 MiB"),
         (ORDER, {"bytes": 200 * MIB}, "sprout", "smaller than 256.0 MiB"),
-        (ORDER, {"seed": SLACK, "bytes": 140 * MIB}, "blocks", AS_IT_IS),
+        (ORDER, {"seed": SLACK, "bytes": 140 * MIB}, "sprout", "smaller than 364.0 MiB"),
         (ORDER, {"bytes": None}, "blocks", AS_IT_IS),
         (ORDER, {"seed": ZONED}, "sprout", "newer than this method"),
         (replace(ORDER, checksum="sha256"), {}, "copy", "checksums xxhash64 for ever"),
@@ -147,6 +147,11 @@ def test_methods(order: Order, options: dict[str, Any], method: str, why: str) -
     chosen = install.choose(options.get("seed", SEED), wish, options.get("bytes", 400 * MIB))
     assert chosen.name == method
     assert why in chosen.why
+
+
+def test_blocks_of_a_seed_with_unknown_features_are_never_taken() -> None:
+    with pytest.raises(CowError, match="newer than this method"):
+        install.choose(ZONED, wanted(order=replace(ORDER, method="blocks")), None)
 
 
 @pytest.mark.parametrize("method", ["blocks", "sprout"])

@@ -73,9 +73,19 @@ def parser(only: str | None = None) -> argparse.ArgumentParser:
 
 
 def parsed(argv: Sequence[str]) -> argparse.Namespace:
-    """Parse the command line. Where it names one command and asks for no help, the parsers of others are not made."""
-    named = [name for name in _COMMANDS if name in argv]
-    return parser(named[0] if len(named) == 1 and not {"-h", "--help"} & {*argv} else None).parse_args(argv)
+    """Parse the command line. Where it has a command and asks for no help, the parsers of others are not made."""
+    return parser(None if {"-h", "--help"} & {*argv} else _named(argv)).parse_args(argv)
+
+
+def _named(argv: Sequence[str]) -> str | None:
+    """Return the first word that is neither an option nor the value of one, if it is a command."""
+    words = iter(argv)
+    for word in words:
+        if not word.startswith("-"):
+            return word if word in _COMMANDS else None
+        if "=" not in word:
+            next(words, None)
+    return None
 
 
 def main(argv: Sequence[str] | None = None) -> int:

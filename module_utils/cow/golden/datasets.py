@@ -10,6 +10,8 @@ it goes with the last of those. What is noted of each is in user properties of i
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -251,7 +253,7 @@ class Datasets:
         try:
             copy(source, folder)
         except CowError as error:
-            if self._keeps_acls(name):
+            if os.strerror(errno.EOPNOTSUPP) not in str(error) or self._keeps_acls(name):
                 raise
             raise CowError(
                 f"{error} {name} keeps no ACLs. If the tree has any, run `zfs set acltype=posixacl {self.location}`."

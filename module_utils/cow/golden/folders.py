@@ -11,6 +11,7 @@ import errno
 import json
 import os
 import re
+import stat
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 OWN = ".cowherd"
 """The folder in a store that says what it is; no project can be called so."""
 _PLACES = ("generations", "sessions", "markers")
+_MODES = {"generations": 0o700}
+"""Owners of files in a generation could write to them otherwise, where it is no read-only subvolume."""
 _PROJECT = "project.json"
 _CURRENT = "current"
 _CURRENT_DRAFT = f".{_CURRENT}.draft"
@@ -127,8 +130,7 @@ class Folders:
             durable.write(record, _json({"backend": self.name}))
         base.mkdir(mode=0o755, exist_ok=True)
         for place in _PLACES:
-            # Owners of files in a generation could write to them, where it is no read-only subvolume.
-            (base / place).mkdir(mode=0o700 if place == "generations" else 0o755, exist_ok=True)
+            (base / place).mkdir(mode=_MODES.get(place, 0o755), exist_ok=True)
         durable.write(base / "markers" / _PROJECT, _json({"backend": self.name}))
         durable.sync_folder(self._store())
 
@@ -151,13 +153,13 @@ class Folders:
 
     def build(self, project: str, number: int, source: Path) -> None:
         """Copy into a new tree."""
-        self._mark(project, "generation", str(number), {"state": BUILDING})
+        self._begin(project, number)
         self._fill_from(source, self._generation(project, number))
 
     def capture(self, project: str, number: int, session: Session) -> None:
         """Clone the session's tree."""
         tree = self._session_folder(project, session.name)
-        self._mark(project, "generation", str(number), {"state": BUILDING})
+        self._begin(project, number)
         self._clone_tree(tree, self._generation(project, number), readonly=True)
 
     def seal(self, project: str, number: int) -> None:
@@ -332,6 +334,14 @@ class Folders:
         path = self._marker_path(project, kind, name)
         durable.remove(path)
         durable.remove(path.with_suffix(_REMOVAL))
+
+    def _begin(self, project: str, number: int) -> None:
+        """Mark a generation as one that is being built, where nobody else can reach it, in former projects either."""
+        for place, mode in _MODES.items():
+            folder = self._base(project) / place
+            if stat.S_IMODE(folder.stat().st_mode) != mode:
+                folder.chmod(mode)
+        self._mark(project, "generation", str(number), {"state": BUILDING})
 
     def _claim(self, project: str, number: int, session: Session, state: str) -> None:
         marker = self._marker_path(project, "session", session.name)

@@ -19,12 +19,12 @@ _PATIENCE = 6 * 3600.0
 
 
 @contextmanager
-def mounted(path: Path, found: Superblock, room: Path, *, kept: bool = False) -> Iterator[tuple[str, Path]]:
+def mounted(path: Path, found: Superblock, room: Path, *, buffered: bool = False) -> Iterator[tuple[str, Path]]:
     """Mount a seed for reading; gives its loop device and the folder. Others who want to do the same wait meanwhile.
 
-    kept: what is read stays in memory as long as there is room, because it will be read again.
+    buffered: what is read stays in memory as long as there is room, because it will be read again.
     """
-    with _of_one(found), _mounted(path, room, kept=kept) as both:
+    with _of_one(found), _mounted(path, room, buffered=buffered) as both:
         yield both
 
 
@@ -55,9 +55,9 @@ def _of_one(found: Superblock) -> Iterator[None]:
 
 
 @contextmanager
-def _mounted(path: Path, room: Path, *, kept: bool = False) -> Iterator[tuple[str, Path]]:
+def _mounted(path: Path, room: Path, *, buffered: bool = False) -> Iterator[tuple[str, Path]]:
     with ExitStack() as stack:
-        source = stack.enter_context(loop.attached(path, readonly=True, direct=not kept))
+        source = stack.enter_context(loop.attached(path, readonly=True, direct=not buffered))
         options = ("-t", "btrfs", "-o", "ro,noatime,subvolid=5")
         try:
             point = stack.enter_context(workshop.mounted(source, room / "seed", *options))

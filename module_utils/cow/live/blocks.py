@@ -29,8 +29,8 @@ from .seed import Seed
 _LEAST = 256 << 20
 """The kernel lets no file system grow to less."""
 _PIECE = 4 << 20
-_SPARE = 16 << 20
-"""For blocks of metadata that are written anew, and superblocks."""
+_SPARE = 64 << 20
+"""For what a file system writes that is mounted for the first time on a larger device."""
 _MEMORY = 4
 """One part in so many of the memory that is free may be taken for the metadata."""
 
@@ -46,14 +46,25 @@ def least_bytes(seed: Seed, metadata: str | None) -> int:
     return max(_LEAST, whole_mib(seed.superblock.device_bytes + more))
 
 
+def written_bytes(seed: Seed) -> int:
+    """Return the most that is written: what is in use, and all of the metadata twice more, however it is changed."""
+    return seed.superblock.used_bytes + 2 * seed.space.metadata + _SPARE
+
+
+def why_never(seed: Seed) -> str:
+    """Say why the blocks of the seed cannot be told from others; "" when they can."""
+    unknown = seed.superblock.features & ~btrfs_extents.FEATURES
+    return "the seed has features of btrfs that are newer than this method" if unknown else ""
+
+
 def why_not(seed: Seed, order: Order, target_bytes: int | None, *, verified: bool) -> str:
-    """Say why another method is the better one; "" when none is."""
+    """Say why a sprout is the better one; "" when it is not."""
+    if never := why_never(seed):
+        return never
     if not verified:
         return "the seed is not verified beforehand, and a sprout compares each extent with its checksum"
-    if seed.superblock.features & ~btrfs_extents.FEATURES:
-        return "the seed has features of btrfs that are newer than this method"
     least = least_bytes(seed, order.metadata)
-    if target_bytes is not None and sprout.least_bytes(seed.space, order.metadata) <= target_bytes < least:
+    if target_bytes is not None and target_bytes < least and sprout.least_bytes(seed.space, order.metadata) < least:
         return f"the target is smaller than {Size(least).rounded()}, which its blocks and what is changed need"
     if seed.space.metadata * _MEMORY > _free_memory():
         return f"there is too little memory free for the metadata, of {Size(seed.space.metadata).rounded()}"
@@ -63,18 +74,23 @@ def why_not(seed: Seed, order: Order, target_bytes: int | None, *, verified: boo
 def install(seed: Seed, order: Order, device: str, room: Path, begin: Callable[[], None]) -> int:
     """Write the file system onto a device, and return the bytes that it takes there.
 
-    begin: called when all is ready to be written, before the device is touched.
+    begin: called before the device is touched. The UUID is changed after that, as btrfstune refuses one that is on any
+    device, and the target may have had it. The seed is read where it is, and not through the mount, which shows files.
     """
     tool = Btrfs(run=workshop.tool)
     with btrfs_seed.mounted(seed.path, seed.superblock, room) as (_, point):
         used = btrfs_extents.in_use(point, seed.superblock.node_bytes)
     with _draft(seed, used.metadata, room) as draft:
         tool.set_seed(str(draft), seed=False)
-        tool.set_uuid(str(draft), order.uuid or str(uuid4()))
         tool.set_label(draft, order.label)
         begin()
-        _write(seed.path, used.data, draft, device)
-    with workshop.mounted(device, room / "target", "-t", "btrfs", "-o", "noatime,subvolid=5") as point:
+        with single_root.unfinished_in_words(seed):
+            tool.set_uuid(str(draft), order.uuid or str(uuid4()))
+            _write(seed.path, used.data, draft, device)
+    with (
+        single_root.unfinished_in_words(seed),
+        workshop.mounted(device, room / "target", "-t", "btrfs", "-o", "noatime,subvolid=5") as point,
+    ):
         tool.grow(point, seed.superblock.device_number)
         single_root.keep_only(point, order.root, tool)
         single_root.make_default(point / order.root, tool)
@@ -86,13 +102,20 @@ def install(seed: Seed, order: Order, device: str, room: Path, begin: Callable[[
 @contextmanager
 def _draft(seed: Seed, metadata: Iterable[Run], room: Path) -> Iterator[Path]:
     """Give a file in memory that is the seed without its data."""
-    size = seed.space.metadata * (2 if seed.space.doubled else 1) + _SPARE
-    with workshop.mounted("cowherd-draft", room / "draft", "-t", "tmpfs", "-o", f"mode=0700,size={size}") as folder:
+    with workshop.mounted("cowherd-draft", room / "draft", "-t", "tmpfs", "-o", "mode=0700") as folder:
         path = folder / "metadata"
         with path.open("xb") as file, seed.path.open("rb", buffering=0) as source:
             file.truncate(seed.superblock.device_bytes)
-            for run in (*metadata, *_superblocks(seed)):
-                os.pwrite(file.fileno(), os.pread(source.fileno(), run.bytes, run.start), run.start)
+            try:
+                for start, piece in _pieces(source.fileno(), (*metadata, *_superblocks(seed))):
+                    file.seek(start)
+                    file.write(piece)
+                file.flush()
+            except OSError as error:
+                raise CowError(
+                    f"The metadata of {seed.path} could not be read into memory: {error.strerror}. Nothing was "
+                    f"changed. Set `method: sprout` to have it without that."
+                ) from error
         yield path
 
 

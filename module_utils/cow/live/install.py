@@ -106,6 +106,11 @@ def _least_bytes(found: Found, order: Order, folder: Path) -> int:
     return copied.least_bytes(found.seed, order, folder)
 
 
+def _written(found: Found) -> int:
+    """Return the most bytes that are written into a file of holes."""
+    return min(blocks.written_bytes(found.seed), found.least) if found.method.name == "blocks" else found.least
+
+
 def _size(wanted: Wanted, target: Target) -> int | None:
     """Return the bytes that the target has, or will have; None when it is not there and nothing says so."""
     return wanted.size.bytes if target.bytes is None and wanted.size else target.bytes
@@ -129,8 +134,10 @@ def choose(seed: Seed, wanted: Wanted, target_bytes: int | None) -> Method:
     order, fixed = wanted.order, _differs(seed, wanted.order)
     if order.filesystem != "btrfs":
         return Method("copy", f"a seed becomes only a btrfs, and {order.filesystem} is wanted")
+    if order.method == "blocks" and not fixed:
+        fixed = blocks.why_never(seed)
     if order.method in ("blocks", "sprout") and fixed:
-        raise CowError(f"That cannot be had by {order.method}: {fixed}. Leave `method` out to have the root copied.")
+        raise CowError(f"That cannot be had by {order.method}: {fixed}. Leave `method` out.")
     if order.method != "auto":
         return Method(order.method, "as asked for")
     if fixed:
@@ -156,7 +163,7 @@ def plan(found: Found, wanted: Wanted) -> Plan:
             f"seed needs {targets.room_in_words(found.least)} by this method ({found.method.name})."
         )
     if target.bytes is None:
-        sources.refuse_no_room(wanted.target.parent, found.least, f"Root {wanted.order.root} of the seed")
+        sources.refuse_no_room(wanted.target.parent, _written(found), f"Root {wanted.order.root} of the seed")
     _refuse_unnamed(found, wanted)
     first, *others = (*_make_file(found, size), _install(found, wanted))
     return Plan.of(_with_verified_seed(first, found, wanted) if wanted.verify else first, *others)
@@ -226,7 +233,7 @@ def _refuse_unnamed(found: Found, wanted: Wanted) -> None:
 
 def _with_verified_seed(step: Step, found: Found, wanted: Wanted) -> Step:
     def run() -> None:
-        verify.verify(wanted.seed, kept=found.method.name == "blocks").require_whole(wanted.seed)
+        verify.verify(wanted.seed, buffered=found.method.name == "blocks").require_whole(wanted.seed)
         step.run()
 
     return replace(step, run=run)
@@ -263,12 +270,8 @@ def _install(found: Found, wanted: Wanted) -> Step:
 def _run(found: Found, wanted: Wanted) -> None:
     """Install; what says that it is unfinished goes when all else is done."""
     began = time.monotonic()
-    now, _ = _target(wanted)
-    if (now.content, now.uuid) != (found.target.content, found.target.uuid):
-        raise CowError(
-            f"What is on {wanted.target} changed meanwhile: {now.content or 'nothing'}. Nothing was changed."
-        )
-    with room.opened() as folder, targets.writable(now) as device:
+    _refuse_change(found, wanted)
+    with room.opened() as folder, targets.writable(found.target) as device:
         if by := {"blocks": blocks.install, "sprout": sprout.install}.get(found.method.name):
             written = by(found.seed, wanted.order, device, folder, lambda: _begin(found, wanted, device))
         else:
@@ -282,8 +285,18 @@ def _run(found: Found, wanted: Wanted) -> None:
         targets.end(device)
 
 
+def _refuse_change(found: Found, wanted: Wanted) -> None:
+    now, _ = _target(wanted)
+    if (now.content, now.uuid) != (found.target.content, found.target.uuid):
+        raise CowError(
+            f"What is on {wanted.target} changed meanwhile: {now.content or 'nothing'}. Nothing was changed."
+        )
+
+
 def _begin(found: Found, wanted: Wanted, device: str, identity: str = "") -> None:
     """Wipe and mark the target. identity: of the file system that will be made, and overwrites the mark."""
+    if found.target.device:  # a file is in use by its own loop device
+        _refuse_change(found, wanted)
     targets.begin(device)
     if found.target.uuid:
         _journal(wanted.records, found.target.uuid).remove()

@@ -2,12 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from .. import btrfs
 from ..btrfs import Btrfs
 from ..errors import CowError
+from ..image import workshop
+from ..process import CommandFailed
 from . import seed as seeds
+from .seed import Seed
+
+
+@contextmanager
+def unfinished_in_words(seed: Seed) -> Iterator[None]:
+    """Say of a failure during the block that it leaves an unfinished installation, and why it may have failed."""
+    try:
+        yield
+    except workshop.NoRoom as error:
+        raise CowError(
+            "The target is too small: there was no space left on it. It is marked as unfinished. Give a larger one."
+        ) from error
+    except CommandFailed as error:
+        raise CowError(_in_words(error, seed)) from error
+
+
+def _in_words(error: CommandFailed, seed: Seed) -> str:
+    if "Input/output error" in error.finished.stderr:
+        return (
+            f"The seed {seed.path} is damaged, or a device fails: {error.finished.stderr.strip()} Verify the seed with "
+            f"live_image (state: verified). The target is marked as unfinished."
+        )
+    return f"{error} The target is marked as unfinished."
 
 
 def keep_only(point: Path, root: str, tool: Btrfs) -> None:

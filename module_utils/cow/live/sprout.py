@@ -6,9 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..btrfs import Btrfs, Space
-from ..errors import CowError
 from ..image import btrfs_file, btrfs_seed, workshop
-from ..process import CommandFailed
 from ..size import whole_mib
 from . import single_root
 from .order import Order
@@ -42,29 +40,16 @@ def install(seed: Seed, order: Order, device: str, room: Path, begin: Callable[[
     What else is in the seed is deleted before the seed is removed, so that it does not have to move.
     """
     tool = Btrfs(run=workshop.tool)
-    try:
-        with btrfs_seed.sprouted(seed.path, seed.superblock, device, room, begin) as (source, point):
-            single_root.keep_only(point, order.root, tool)
-            tool.remove_device(point, source)
-            single_root.make_default(point / order.root, tool)
-            tool.set_label(point, order.label)
-            if order.metadata:
-                tool.convert_metadata(point, order.metadata)
-    except workshop.NoRoom as error:
-        raise CowError(
-            "The target is too small: there was no space left on it. It is marked as unfinished. Give a larger one."
-        ) from error
-    except CommandFailed as error:
-        raise CowError(_in_words(error, seed)) from error
+    with (
+        single_root.unfinished_in_words(seed),
+        btrfs_seed.sprouted(seed.path, seed.superblock, device, room, begin) as (source, point),
+    ):
+        single_root.keep_only(point, order.root, tool)
+        tool.remove_device(point, source)
+        single_root.make_default(point / order.root, tool)
+        tool.set_label(point, order.label)
+        if order.metadata:
+            tool.convert_metadata(point, order.metadata)
     if order.uuid:
         tool.set_uuid(device, order.uuid)
     return single_root.used_bytes(device)
-
-
-def _in_words(error: CommandFailed, seed: Seed) -> str:
-    if "Input/output error" in error.finished.stderr:
-        return (
-            f"The seed {seed.path} is damaged, or a device fails: {error.finished.stderr.strip()} Verify the seed with "
-            f"live_image (state: verified). The target is marked as unfinished."
-        )
-    return f"{error} The target is marked as unfinished."

@@ -51,13 +51,13 @@ class Verified:
             raise CowError(f"{path} is damaged: {self.wrong} Do not use it: build it or get it again.")
 
 
-def verify(path: Path, *, kept: bool = False) -> Verified:
+def verify(path: Path, *, buffered: bool = False) -> Verified:
     """Read all that is in use of an image in a file or on a device. Raises CowError when it cannot be mounted.
 
-    kept: what is read stays in memory as long as there is room, because it will be read again.
+    buffered: what is read stays in memory as long as there is room, because it will be read again.
     """
     found = seeds.inspect(path)
-    with room.opened() as folder, btrfs_seed.mounted(path, found, folder, kept=kept) as (_, point):
+    with room.opened() as folder, btrfs_seed.mounted(path, found, folder, buffered=buffered) as (_, point):
         scrubbed = _scrubbed(point, path, found.device_number)
         return Verified(found.checksum, scrubbed, () if scrubbed.clean else tuple(sorted(damaged(point))))
 

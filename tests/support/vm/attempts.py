@@ -17,7 +17,8 @@ mountroot() {
     cowherd_attempt=0
     while IFS= read -r cowherd_line <&9; do
         cowherd_attempt=$((cowherd_attempt + 1))
-        rm -rf /run/cowherd
+        while umount /run/cowherd/* 2>/dev/null; do :; done
+        rm -rf --one-file-system /run/cowherd
         echo "$cowherd_line" >/run/options
         busybox mount -o bind /run/options /proc/cmdline
         (
