@@ -61,13 +61,13 @@ class Tier:
     """Checks that are run, timed and counted together.
 
     selective: made of pytest's tests only, so that -k applies to it.
-    in_machines: its work is done in virtual machines, so that it runs beside the tiers that work on this one.
+    lane: tiers of one lane run one after the other, beside those of other lanes: each waits for something now and then.
     """
 
     name: str
     check: Callable[[Request], Result]
     selective: bool = True
-    in_machines: bool = False
+    lane: str = "this machine"
 
 
 @dataclass(frozen=True)
@@ -99,11 +99,12 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _in_lanes(tiers: Sequence[Tier], request: Request) -> list[Outcome]:
-    """Run the tiers in their order, with those in virtual machines beside the others."""
-    lanes = [[tier for tier in tiers if tier.in_machines is in_machines] for in_machines in (False, True)]
-    several = all(lanes)
+    """Run the tiers in their order within each lane, and the lanes at a time."""
+    lanes: dict[str, list[Tier]] = {}
+    for tier in tiers:
+        lanes.setdefault(tier.lane, []).append(tier)
     with ThreadPoolExecutor(max_workers=len(lanes)) as pool:
-        done = pool.map(lambda lane: [_timed(tier, request, several) for tier in lane], lanes)
+        done = pool.map(lambda lane: [_timed(tier, request, len(lanes) > 1) for tier in lane], lanes.values())
         return [outcome for lane in done for outcome in lane]
 
 
@@ -232,8 +233,8 @@ TIERS = (
     Tier("unit", _pytest("tests/unit")),
     Tier("unit-newer-python", _unit_on_newer_python),
     Tier("integration", _pytest("tests/integration")),
-    Tier("faults", _pytest("tests/faults")),
-    Tier("machines", _pytest("tests/machines"), in_machines=True),
-    Tier("molecule", _molecule, selective=False, in_machines=True),
+    Tier("faults", _pytest("tests/faults"), lane="faults"),
+    Tier("machines", _pytest("tests/machines"), lane="machines"),
+    Tier("molecule", _molecule, selective=False, lane="machines"),
 )
 """In the order in which they run: what is quick and finds most comes first."""

@@ -86,7 +86,7 @@ def test_a_tier_that_is_not_there_is_refused(capsys: pytest.CaptureFixture[str])
     assert "no such tier: moon" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("tiers", "label"), [("unit,faults", ""), ("unit,machines", "unit: ")])
+@pytest.mark.parametrize(("tiers", "label"), [("unit,integration", ""), ("unit,machines", "unit: ")])
 def test_a_run_ends_with_the_sum_of_its_tiers(tiers: str, label: str) -> None:
     """Run by the suite in a process of its own: a test of this module. Tiers that run together are told by labels."""
     finished = subprocess.run(

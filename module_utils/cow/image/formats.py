@@ -1,4 +1,4 @@
-"""The formats that images are made in. A new one is a class like those, named here and in the module's choices."""
+"""The formats that images are made in. A new one is loaded here, and named in the module's choices."""
 
 # Of a run that has nothing to build, most is loading and, as Ansible sends its modules, compiling.
 # ruff: noqa: PLC0415
