@@ -33,7 +33,8 @@ def held(
     """Hold the lock of a resource (such as "incus:/var/lib/incus/unix.socket") for the length of a with block.
 
     The lock is an flock(2) on a file in `folder`, of a member an fcntl(2) on a byte of it, which belongs to the opened
-    file likewise; the kernel gives it back when the process ends in any way. The file names its holder for the message, and stays: removing it would let two processes lock two files of one name.
+    file likewise; the kernel gives it back when the process ends in any way. The file names its holder for the message,
+    and stays: removing it would let two processes lock two files of one name.
 
     member: what of the resource is locked, as by a lock of its own. All members have one file, whose bytes are locked,
         for files of each would pile up; it names no holder.
