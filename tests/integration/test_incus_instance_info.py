@@ -12,6 +12,7 @@ from tests.support import migration
 from tests.support.incus_runs import refused, run
 from tests.support.incusd import Incusd
 from tests.support.migration import launch, rootfs
+from tests.support.waiting import until
 
 MODULE = "incus_instance_info"
 
@@ -59,6 +60,8 @@ def test_the_table(host: Incusd) -> None:
 
 def test_fingerprints_tell_what_was_touched(host: Incusd) -> None:
     launch(host, "mary")
+    last_written = rootfs(host, "mary") / "etc" / "resolv.conf"
+    until(lambda: last_written.exists() and last_written.read_text())
 
     def taken() -> dict[str, str]:
         (row,) = info(host, names=["mary"], fingerprint=True)["instances"]
