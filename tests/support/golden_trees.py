@@ -70,13 +70,7 @@ class Store:
     @contextmanager
     def stopped(self, *argv: str | Path | int, before: int) -> Iterator[None]:
         """Run cow-session, stopped before a change during the block; it continues then, and comes to its end."""
-        with subprocess.Popen(
-            self._killed(f"{before}:SIGSTOP", *argv),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        ) as run:
+        with self._begun(f"{before}:SIGSTOP", *argv) as run:
             assert run.stderr
             try:
                 assert run.stderr.read(1), "it made fewer changes"
@@ -89,13 +83,7 @@ class Store:
     @contextmanager
     def copying(self, *argv: str | Path | int, until: int) -> Iterator[subprocess.Popen[bytes]]:
         """Run cow-session, whose workers are stopped before a change in the middle of a copy; killed at the end."""
-        with subprocess.Popen(
-            self._killed(f"{until}:SIGSTOP:workers", *argv),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        ) as run:
+        with self._begun(f"{until}:SIGSTOP:workers", *argv) as run:
             assert run.stderr
             try:
                 assert run.stderr.read(1), "it copied less"
@@ -103,6 +91,16 @@ class Store:
             finally:
                 with suppress(ProcessLookupError):
                     os.killpg(run.pid, signal.SIGKILL)
+
+    def _begun(self, before: str, *argv: str | Path | int) -> subprocess.Popen[bytes]:
+        """Start cow-session in a group of processes of its own, to be signalled before a change."""
+        return subprocess.Popen(
+            self._killed(before, *argv),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
 
     def _killed(self, before: str, *argv: str | Path | int) -> list[str]:
         own, command = len(self.within), self.command(*argv)

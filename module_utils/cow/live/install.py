@@ -76,7 +76,10 @@ class Found:
     @property
     def complete(self) -> bool:
         """The target has what is wanted."""
-        return self.record is not None and _without_method(self.record["inputs"]) == self.inputs
+        if self.record is None:
+            return False
+        # Records of former versions have the method among the inputs.
+        return {key: value for key, value in self.record["inputs"].items() if key != "method"} == self.inputs
 
 
 def observe(wanted: Wanted) -> Found:
@@ -186,15 +189,9 @@ def _differs(seed: Seed, order: Order) -> str:
 
 def _inputs(seed: Seed, root: Subvolume, order: Order) -> dict[str, Any]:
     """Return what decides on what is installed. By which method it comes does not."""
-    wishes = {key: value for key, value in asdict(order).items() if key != "uuid"}
+    wishes = {key: value for key, value in asdict(order).items() if key not in ("uuid", "method")}
     there = seed.superblock
-    inputs = {**wishes, "seed": there.uuid, "generation": there.generation, "root_uuid": root.uuid}
-    return _without_method(inputs)
-
-
-def _without_method(inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Records of former versions have it."""
-    return {key: value for key, value in inputs.items() if key != "method"}
+    return {**wishes, "seed": there.uuid, "generation": there.generation, "root_uuid": root.uuid}
 
 
 def _journal(records: Path, identity: str) -> Journal:
