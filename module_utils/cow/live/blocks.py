@@ -12,6 +12,7 @@ import itertools
 import mmap
 import os
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
@@ -29,6 +30,10 @@ from .seed import Seed
 _LEAST = 256 << 20
 """The kernel lets no file system grow to less."""
 _PIECE = 4 << 20
+_WORKERS = 2
+"""One that reads while the other writes."""
+_Move = Callable[[int, list[memoryview], int], int]
+"""Reads or writes a buffer at a place of a descriptor, and says how much."""
 _SPARE = 64 << 20
 """For what a file system writes that is mounted for the first time on a larger device."""
 _MEMORY = 4
@@ -104,13 +109,10 @@ def _draft(seed: Seed, metadata: Iterable[Run], room: Path) -> Iterator[Path]:
     """Give a file in memory that is the seed without its data."""
     with workshop.mounted("cowherd-draft", room / "draft", "-t", "tmpfs", "-o", "mode=0700") as folder:
         path = folder / "metadata"
-        with path.open("xb") as file, seed.path.open("rb", buffering=0) as source:
+        with path.open("xb") as file, seed.path.open("rb") as source:
             file.truncate(seed.superblock.device_bytes)
             try:
-                for start, piece in _pieces(source.fileno(), (*metadata, *_superblocks(seed))):
-                    file.seek(start)
-                    file.write(piece)
-                file.flush()
+                _copy(source.fileno(), (*metadata, *_superblocks(seed)), file.fileno())
             except OSError as error:
                 raise CowError(
                     f"The metadata of {seed.path} could not be read into memory: {error.strerror}. Nothing was "
@@ -129,12 +131,13 @@ def _write(seed: Path, used: Iterable[Run], draft: Path, device: str) -> None:
     """Write the data, then the metadata, and when that is on the device the superblock by which it is found."""
     target = os.open(device, os.O_WRONLY | os.O_DIRECT | os.O_CLOEXEC)
     try:
-        with mmap.mmap(-1, _PIECE) as buffer, seed.open("rb") as source, draft.open("r+b", buffering=0) as changed:
-            superblock = _taken_out(changed.fileno())
-            _put(target, buffer, _pieces(source.fileno(), used))
-            written = itertools.starmap(Run, treecopy.segments(changed.fileno()))
-            _put(target, buffer, _pieces(changed.fileno(), written))
-            _put(target, buffer, [(btrfs.SUPERBLOCKS[0], superblock)])
+        with seed.open("rb") as source, draft.open("rb") as changed:
+            data, metadata = source.fileno(), changed.fileno()
+            superblock = Run(btrfs.SUPERBLOCKS[0], btrfs.SUPERBLOCKS[0] + btrfs.SUPERBLOCK_BYTES)
+            rest = _without(superblock, itertools.starmap(Run, treecopy.segments(metadata)))
+            for descriptor, runs in ((data, used), (metadata, rest), (metadata, [superblock])):
+                _copy(descriptor, runs, target)
+                os.fsync(target)
     except OSError as error:
         raise CowError(
             f"The seed {seed} could not be read, or {device} not be written: {error.strerror}. The target is marked as "
@@ -144,34 +147,39 @@ def _write(seed: Path, used: Iterable[Run], draft: Path, device: str) -> None:
         os.close(target)
 
 
-def _taken_out(draft: int) -> bytes:
-    """Return the superblock, and leave zeros in its place."""
-    superblock = os.pread(draft, btrfs.SUPERBLOCK_BYTES, btrfs.SUPERBLOCKS[0])
-    os.pwrite(draft, bytes(btrfs.SUPERBLOCK_BYTES), btrfs.SUPERBLOCKS[0])
-    return superblock
+def _without(left_out: Run, runs: Iterable[Run]) -> Iterator[Run]:
+    for run in runs:
+        for start, end in ((run.start, min(run.end, left_out.start)), (max(run.start, left_out.end), run.end)):
+            if start < end:
+                yield Run(start, end)
 
 
-def _pieces(descriptor: int, runs: Iterable[Run]) -> Iterator[tuple[int, bytes]]:
-    """Read runs piece by piece; each piece is on its way into memory while the one before it is written."""
-    places = [(start, min(_PIECE, run.end - start)) for run in runs for start in range(run.start, run.end, _PIECE)]
-    for number, (start, length) in enumerate(places):
-        if number + 1 < len(places):
-            os.posix_fadvise(descriptor, *places[number + 1], os.POSIX_FADV_WILLNEED)
-        piece = os.pread(descriptor, length, start)
-        if len(piece) < length:
+def _copy(source: int, runs: Iterable[Run], target: int) -> None:
+    """Copy runs to the same places; one piece is read while another is written."""
+    pieces = [Run(start, min(run.end, start + _PIECE)) for run in runs for start in range(run.start, run.end, _PIECE)]
+    with ThreadPoolExecutor(_WORKERS) as pool:
+        parts = [pool.submit(_copy_pieces, source, pieces[first::_WORKERS], target) for first in range(_WORKERS)]
+        for part in parts:
+            part.result()
+
+
+def _copy_pieces(source: int, pieces: Iterable[Run], target: int) -> None:
+    """Copy by a buffer that begins a page, as writing past the memory of the kernel wants it."""
+    with mmap.mmap(-1, _PIECE) as buffer, memoryview(buffer) as view:
+        for piece in pieces:
+            with view[: piece.bytes] as content:
+                _move_whole(os.preadv, source, content, piece.start)
+                _move_whole(os.pwritev, target, content, piece.start)
+
+
+def _move_whole(move: _Move, descriptor: int, content: memoryview, start: int) -> None:
+    moved = 0
+    while moved < len(content):
+        with content[moved:] as rest:
+            step = move(descriptor, [rest], start + moved)
+        if not step:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
-        yield start, piece
-
-
-def _put(target: int, buffer: mmap.mmap, pieces: Iterable[tuple[int, bytes]]) -> None:
-    """Write past the memory of the kernel, which wants the address to be that of a page, and have it on the device."""
-    with memoryview(buffer) as view:
-        for start, piece in pieces:
-            view[: len(piece)] = piece
-            written = 0
-            while written < len(piece):
-                written += os.pwrite(target, view[written : len(piece)], start + written)
-    os.fsync(target)
+        moved += step
 
 
 def _free_memory() -> int:
