@@ -28,7 +28,7 @@ PACKAGES = os.environ.get(
     "systemd-sysv,dbus,systemd-resolved,openssh-server,initramfs-tools,linux-image-cloud-amd64,zstd,btrfs-progs,"
     "python3,git,vim,build-essential,linux-image-amd64,perl-doc,cmake",
 ).split(",")
-"""About 1 GB, and as much of it documents, programs and drivers as a desktop has."""
+"""About 1 GB of content."""
 MORE_PACKAGES = ["dosfstools", "gdisk", "lvm2", "memtest86+", "parted", "rsync", "smartmontools", "tmux"]
 """Those that the second root has besides."""
 LEVEL = 15
