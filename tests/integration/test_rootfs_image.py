@@ -429,6 +429,42 @@ def test_tables_of_free_inodes_are_holes(tmp_path: Path) -> None:
     check_file_system(image, "ext4")
 
 
+@pytest.mark.parametrize(
+    "name", ["user.x\nea_rm <2> user.kept", "user.x\n!touch {}", "user.with space", 'user."', "user.a\\b", "user.grün"]
+)
+def test_names_of_attributes_of_the_root_are_no_commands(source: Path, tmp_path: Path, name: str) -> None:
+    """They are whatever the tree says, and debugfs would run what is behind the end of a line."""
+    proof, image = tmp_path / "proof", tmp_path / "image"
+    name = name.format(proof)
+    os.setxattr(source, "user.kept", b"kept")
+    os.setxattr(source, name, b"value")
+    options = {"src": str(source), "format": "ext4", "purge": []}
+    message = refused(image, **options, method="mke2fs")
+    assert "Choose method loop" in message
+    assert repr(name) in message
+    assert run(image, check=True, **options, method="mke2fs")["msg"] == message
+    result = built(image, **options)
+    assert result["image"]["method"] == "loop"
+    assert result["image"]["why"] == f"mke2fs cannot write the attribute {name!r} of the root of the tree"
+    same_as_source(image, "ext4", manifest.of(source), result, tmp_path / "mounted")
+    archive = tmp_path / "root.tar"
+    pack = ["tar", "-c", "--format=posix", "--xattrs", "--xattrs-include=*", "-C", source, "-f", archive, "."]
+    subprocess.run(pack, check=True)
+    assert "Choose method loop" in refused(image, **{**options, "src": str(archive)}, method="mke2fs")
+    assert not proof.exists()
+
+
+def test_the_root_has_its_attributes_where_the_path_of_the_image_is_odd(source: Path, tmp_path: Path) -> None:
+    folder = tmp_path / 'a "quoted"\nline of \\'
+    folder.mkdir()
+    os.setxattr(source, "user.kept", b"kept")
+    os.setxattr(source, "user.!#$%&'()*+,-./:;<=>?@[]^_`{|}~", b"also")
+    os.setxattr(source, "system.posix_acl_access", trees.acl(77))
+    result = built(folder / "image", src=str(source), format="ext4", purge=[])
+    assert result["image"]["method"] == "mke2fs"
+    same_as_source(folder / "image", "ext4", manifest.of(source), result, tmp_path / "mounted")
+
+
 def test_ways_of_btrfs(memory: Path) -> None:
     """Without a mount what loses nothing by it; each compressor by both ways, and with a label."""
     source, image, point = plain(memory / "source"), memory / "image", memory / "mounted"

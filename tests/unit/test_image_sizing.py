@@ -145,6 +145,32 @@ def test_versions_that_fail_with_large_files(tmp_path: Path, said: str, version:
             ext4.choose(tree, options(method="mke2fs"), version)
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("sif <2> mtime @5", ""),
+        ("ea_set <2> user.name value", ""),
+        ("ea_set -f none <2> user.name", "none: No such file or directory"),
+        ("ea_set <2> user.name", "Usage:"),
+        ("sif <99999> mtime @5", "<99999>: File not found"),
+        ("sif <2> mtime yesterday", "yesterday"),
+        ("nonsense", "Command not found"),
+    ],
+)
+def test_what_debugfs_complains_of_is_heard(tmp_path: Path, line: str, said: str) -> None:
+    """Also before another command that works."""
+    needs.program("debugfs")
+    image, script = tmp_path / "image", tmp_path / "script"
+    with image.open("wb") as file:
+        file.truncate(4 << 20)
+    process.run(["mke2fs", "-q", "-F", "-I", "256", str(image)])
+    script.write_text(f"{line}\nsif <2> atime @5\n")
+    finished = process.run(["debugfs", "-w", "-f", str(script), str(image)], accept=range(256))
+    complaint = ext4.complaints(finished)
+    assert said in complaint
+    assert bool(complaint) == bool(said)
+
+
 def test_patterns_of_what_is_left_out(tmp_path: Path) -> None:
     for name in ("etc/ssh/ssh_host_rsa_key", "etc/ssh/sub/ssh_host_x_key", "etc/machine-id", "tmp/a/b", "keep"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .. import tools
 from ..errors import CowError
-from ..process import CommandFailed
+from ..process import CommandFailed, Finished
 from ..size import Size
 from ..tree import Entry, Tree
 from . import losses, sizing, workshop
@@ -36,6 +36,8 @@ FEATURES = (
 """Those that Debian's mke2fs.conf gives ext4, but for room to grow (resize_inode); the host's own file is not read."""
 VARIES_BY_KERNEL = ("times of access, change and creation", "where the kernel puts blocks and inodes")
 """What is otherwise in two images of the same inputs that the kernel filled."""
+_TIMES = (b"atime", b"ctime", b"crtime")
+"""Fields of inodes that mke2fs takes from the source, where they are others each time."""
 _LEAST_JOURNAL = 1024
 _BYTES_PER_FREE_INODE = 16384
 _LARGE_FILE = 2 << 30
@@ -47,6 +49,8 @@ _LONGEST_LABEL = 16
 _NO_BLOCK = re.compile(
     r"could not allocate block|no free space|not enough space|no space left|journal size too big", re.IGNORECASE
 )
+_PLAIN_NAME = re.compile(rb"[!#-\[\]-~]+")
+"""Names of attributes that are one word for debugfs: printable ASCII without space, quote and backslash."""
 _NO_INODE = re.compile(r"[Cc]ould not allocate inode|inode.*not.*(free|alloc)", re.IGNORECASE)
 
 
@@ -155,8 +159,16 @@ def choose(tree: Tree, options: Options, found: tuple[int, ...]) -> Method:
             f"mke2fs {words} fails with files of 2 GiB and more, and the largest here has {Size(largest).rounded()}. "
             f"Choose method loop, or install e2fsprogs 1.47.4 or newer."
         )
+    odd = _odd_attribute(tree.entries[0])
+    if options.method == "mke2fs" and odd:
+        raise CowError(
+            f"Method mke2fs cannot write {odd}: a name that can be written is of printable ASCII without spaces, quotes "
+            f"and backslashes. Choose method loop, or remove the attribute."
+        )
     if options.method != "auto":
         return Method(options.method, "as asked for")
+    if odd:
+        return Method("loop", f"mke2fs cannot write {odd}")
     if cannot:
         return Method("loop", f"mke2fs {words} fails with files of 2 GiB and more")
     folder, entries, looks = sizing.slowest_folder(tree)
@@ -164,6 +176,15 @@ def choose(tree: Tree, options: Options, found: tuple[int, ...]) -> Method:
         shown = folder.decode("utf-8", "backslashreplace")
         return Method("loop", f"mke2fs takes minutes for a folder of {entries} entries ({shown})")
     return Method("mke2fs", "mke2fs makes the smallest image, and the same bytes each time")
+
+
+def _odd_attribute(root: Entry) -> str:
+    """Name an attribute of the root that debugfs cannot be told to write; "" when there is none.
+
+    Its scripts are of lines, and lines of words: the rest of such a name would be another command, run as root.
+    """
+    odd = next((name for name, _ in root.xattrs if not _PLAIN_NAME.fullmatch(name)), None)
+    return "" if odd is None else f"the attribute {os.fsdecode(odd)!r} of the root of the tree"
 
 
 @contextlib.contextmanager
@@ -330,21 +351,34 @@ def _amend(job: Job) -> None:
     inodes, free = _figures(job, "Inode count", "Free inodes")
     used = inodes - free
     script = job.work / "amend"
-    with script.open("w") as file:
-        file.writelines(f"{line}\n" for line in _of_root(job.tree.entries[0], job.work))
+    with script.open("wb") as file:
+        file.writelines(b"%b\n" % line for line in _of_root(job.tree.entries[0], job.work))
         for inode in (2, *range(11, used + 1)):
-            file.writelines(f"sif <{inode}> {field} @{job.epoch}\n" for field in ("atime", "ctime", "crtime"))
+            file.writelines(b"sif <%d> %b @%d\n" % (inode, field, job.epoch) for field in _TIMES)
     environment = {"E2FSPROGS_FAKE_TIME": str(job.epoch)}
-    workshop.tool(["debugfs", "-w", "-f", script, job.target], environment=environment)
+    argv = ["debugfs", "-w", "-f", script.name, job.target]
+    finished = workshop.tool(argv, environment=environment, accept=(0, 1), folder=job.work)
+    if complaint := complaints(finished):
+        raise CowError(f"debugfs could not set what mke2fs leaves out: {complaint}.")
 
 
-def _of_root(root: Entry, work: Path) -> Iterator[str]:
-    """Commands of debugfs for the root's attributes."""
-    yield f"sif <2> mode 0{root.mode:o}"
-    yield f"sif <2> uid {root.uid}"
-    yield f"sif <2> gid {root.gid}"
-    yield f"sif <2> mtime @{root.mtime_ns // 10**9}"
+def complaints(finished: Finished) -> str:
+    """Return what debugfs says besides its version and the commands that it was given; its status is often 0 then."""
+    errors = [line for line in finished.stderr.splitlines() if not re.match(r"debugfs \d", line)]
+    others = [line for line in finished.stdout.splitlines() if not line.startswith("debugfs: ")]
+    said = "; ".join(line.strip() for line in (*errors, *others) if line.strip())
+    return said or ("" if finished.status == 0 else f"it ended with status {finished.status}")
+
+
+def _of_root(root: Entry, work: Path) -> Iterator[bytes]:
+    """Commands of debugfs for the root's attributes, to be run in `work`."""
+    yield b"sif <2> mode 0%o" % root.mode
+    yield b"sif <2> uid %d" % root.uid
+    yield b"sif <2> gid %d" % root.gid
+    yield b"sif <2> mtime @%d" % (root.mtime_ns // 10**9)
     for number, (name, value) in enumerate(root.xattrs):
+        if not _PLAIN_NAME.fullmatch(name):
+            raise AssertionError("an attribute that debugfs cannot be told of is not written by it")
         content = work / f"attribute{number}"
         content.write_bytes(value)
-        yield f'ea_set -f "{content}" <2> {os.fsdecode(name)}'
+        yield b"ea_set -f %b <2> %b" % (content.name.encode(), name)

@@ -70,11 +70,17 @@ def _remove(folder: Path) -> None:
 
 
 def tool(
-    argv: Sequence[str | Path], *, environment: Mapping[str, str] | None = None, accept: Sequence[int] = (0,)
+    argv: Sequence[str | Path],
+    *,
+    environment: Mapping[str, str] | None = None,
+    accept: Sequence[int] = (0,),
+    folder: Path | None = None,
 ) -> Finished:
-    """Run a tool that ends when this process does, however that ends."""
+    """Run a tool that ends when this process does, however that ends; in `folder`, where one is given."""
     own = [str(argument) for argument in argv]
     prefix = _TIED if environment and "SOURCE_DATE_EPOCH" in environment else (*_TIED, *_OWN_TIME)
+    if folder:
+        prefix = (*prefix, "env", f"--chdir={folder}")
     finished = process.run([*prefix, *own], timeout=_PATIENCE, environment=environment, accept=range(-64, 256))
     plain = Finished(tuple(own), finished.status, finished.stdout, finished.stderr)
     if finished.status in accept:
