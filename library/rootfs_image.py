@@ -172,7 +172,11 @@ options:
     description: Level of O(compressor), for those that have levels. In btrfs, zstd has 1 to 15 and zlib 1 to 9.
     type: int
   strict:
-    description: Has it be an error when the format cannot hold all that the tree has, instead of a warning.
+    description:
+      - Has it be an error when the format cannot hold all that the tree has, instead of a warning.
+      - Fractions of seconds of modification times are no error where nearly each tree would have it. V(squashfs), and
+        V(ext4) that C(mke2fs) fills, cut them off, with or without this. V(erofs), and V(ext4) with V(loop) or
+        V(shrink) as O(method), keep them; V(btrfs) keeps them, or names them among what it loses.
     type: bool
     default: false
   source_date_epoch:
@@ -387,7 +391,10 @@ image:
       returned: success
       sample: 60303ae22b998861bce3b28f33eec1be758a213c86c93c076dbe9f558c11c752
     lost:
-      description: What the tree has and the image does not, in words.
+      description:
+        - What the tree has and the image does not, in words.
+        - Without the fractions of seconds of modification times that V(squashfs), and V(ext4) that C(mke2fs) fills,
+          cut off.
       type: list
       elements: str
       returned: success

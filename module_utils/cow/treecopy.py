@@ -76,18 +76,28 @@ class Copied:
 Progress = Callable[[Copied], None]
 
 
+@dataclass(frozen=True)
+class _Manner:
+    """As the parameters of `copy` of these names say."""
+
+    live: bool
+    sparse: bool
+
+
 def copy(
     source: Path,
     target: Path,
     *,
     workers: int | None = None,
     live: bool = False,
+    sparse: bool = False,
     progress: Progress | None = None,
 ) -> Copied:
     """Copy the tree at `source` to `target`, which is made or is an empty folder.
 
     workers: processes; by default one for each processor.
     live: the source is in use: what vanishes while it is copied is left out instead of being an error.
+    sparse: blocks of zeros become holes, also where the source has them written, and nothing is shared.
     progress: called about twice a second.
 
     What is mounted in the source is not part of it. When this raises CowError, the target is incomplete: the caller
@@ -98,7 +108,8 @@ def copy(
         raise CowError(f"{target} is not empty. A copy is made only where nothing can be overwritten.")
     try:
         _drop_acls(target)
-        with _crew(source, target, workers or os.cpu_count() or 1, live, progress) as crew:
+        manner = _Manner(live, sparse)
+        with _crew(source, target, workers or os.cpu_count() or 1, manner, progress) as crew:
             return crew.run()
     except OSError as error:
         raise CowError(f"{source} cannot be copied to {target}: {error.strerror}.") from error
@@ -128,9 +139,11 @@ def update(source: Manifest, target: Manifest, progress: Progress | None = None)
 class _Writer:
     """Makes entries of one tree in another."""
 
-    def __init__(self, source: Descent, target: Descent, told: Callable[[int], None] = lambda _: None) -> None:
-        self._source, self._target, self._told = source, target, told
-        self._can_reflink = True
+    def __init__(
+        self, source: Descent, target: Descent, told: Callable[[int], None] = lambda _: None, *, sparse: bool = False
+    ) -> None:
+        self._source, self._target, self._told, self._sparse = source, target, told, sparse
+        self._can_reflink = not sparse
         self._own = (os.geteuid(), os.getegid())
         self._entries = self._bytes = self._reflinked = 0
 
@@ -241,8 +254,11 @@ class _Writer:
             else:
                 self._told(size)
                 return size
-        for start, end in segments(source):
-            _copy_range(source, target, start, end, self._told)
+        if self._sparse:
+            _copy_blocks(source, target, self._told)
+        else:
+            for start, end in segments(source):
+                _copy_range(source, target, start, end, self._told)
         os.ftruncate(target, os.fstat(source).st_size)
         return 0
 
@@ -259,6 +275,15 @@ def segments(source: int) -> Iterator[tuple[int, int]]:
             raise
         end = os.lseek(source, start, os.SEEK_HOLE)
         yield start, end
+
+
+def _copy_blocks(source: int, target: int, told: Callable[[int], None]) -> None:
+    """Copy what is not zeros."""
+    for start, chunk in manifest.data(source):
+        written = 0
+        while written < len(chunk):
+            written += os.pwrite(target, chunk[written:] if written else chunk, start + written)
+        told(len(chunk))
 
 
 def _copy_range(source: int, target: int, start: int, end: int, told: Callable[[int], None]) -> None:
@@ -483,7 +508,7 @@ class _Report:
 
 
 @contextmanager
-def _crew(source: Path, target: Path, size: int, live: bool, progress: Progress | None) -> Iterator[_Crew]:
+def _crew(source: Path, target: Path, size: int, manner: _Manner, progress: Progress | None) -> Iterator[_Crew]:
     """Worker processes that end with this one."""
     fork = multiprocessing.get_context("fork")
     counters = mmap.mmap(-1, 8 * size)
@@ -492,7 +517,7 @@ def _crew(source: Path, target: Path, size: int, live: bool, progress: Progress 
     try:
         for number in range(size):
             ours, theirs = fork.Pipe()
-            worker = _Worker(source, target, covered, live, memoryview(counters)[8 * number : 8 * number + 8])
+            worker = _Worker(source, target, covered, manner, memoryview(counters)[8 * number : 8 * number + 8])
             process = fork.Process(target=worker.serve, args=(theirs, os.getpid()), daemon=True)
             process.start()
             theirs.close()
@@ -563,8 +588,10 @@ def _parts(items: Sequence[_Item], length: int = _BUDGET) -> list[tuple[_Item, .
 
 
 class _Worker:
-    def __init__(self, source: Path, target: Path, covered: frozenset[bytes], live: bool, counter: memoryview) -> None:
-        self._source, self._target, self._covered, self._live = source, target, covered, live
+    def __init__(
+        self, source: Path, target: Path, covered: frozenset[bytes], manner: _Manner, counter: memoryview
+    ) -> None:
+        self._source, self._target, self._covered, self._manner = source, target, covered, manner
         self._counter = counter.cast("Q")
 
     def serve(self, connection: Connection, parent: int) -> None:
@@ -583,7 +610,7 @@ class _Worker:
                 if failure:
                     connection.send(_Report(failure=failure))
                     continue
-                self._writer = _Writer(self._readable, target, self._count)
+                self._writer = _Writer(self._readable, target, self._count, sparse=self._manner.sparse)
                 connection.send(self._report(task))
 
     def _count(self, amount: int) -> None:
@@ -677,7 +704,7 @@ class _Worker:
             self._bear_with_loss(error, path)
 
     def _bear_with_loss(self, error: OSError, path: bytes) -> None:
-        if not self._live or path == ROOT or error.errno not in VANISHED:
+        if not self._manner.live or path == ROOT or error.errno not in VANISHED:
             if not isinstance(error.filename, bytes):  # calls on an open file have no name of it
                 error.filename = path
             raise error

@@ -415,6 +415,22 @@ def test_holes_stay_holes(tmp_path: Path) -> None:
         assert (root / "sparse").stat().st_blocks == 8
 
 
+@pytest.mark.parametrize("method", ["mke2fs", "loop", "shrink"])
+def test_zeros_that_are_written_take_no_room(tmp_path: Path, method: str) -> None:
+    """Such as those of a file for swapping."""
+    source, image = tmp_path / "source", tmp_path / "image"
+    source.mkdir()
+    (source / "swap").write_bytes(bytes(64 << 20))
+    with (source / "mixed").open("wb") as file:
+        for _ in range(8):
+            file.write(bytes(1 << 20) + os.urandom(5000))
+    assert (source / "swap").stat().st_blocks * 512 >= 64 << 20
+    result = built(image, src=str(source), format="ext4", method=method)
+    assert result["image"]["tries"] == 1
+    assert result["image"]["bytes"] < 16 << 20
+    same_as_source(image, "ext4", manifest.of(source), result, tmp_path / "mounted")
+
+
 def test_tables_of_free_inodes_are_holes(tmp_path: Path) -> None:
     """And the root has its attributes in an image whose path has a space in it."""
     source, image = tmp_path / "source", tmp_path / "the image"
@@ -831,6 +847,33 @@ def test_a_destination_without_room(source: Path, tmp_path: Path) -> None:
         assert "Make room there" in run(small / "image", check=True, **uncompressed)["msg"]
 
 
+@pytest.mark.parametrize("method", ["loop", "shrink"])
+def test_room_that_runs_out_while_the_kernel_writes(source: Path, tmp_path: Path, method: str) -> None:
+    """What was copied is in its memory by then, and unmounting says nothing of what could not be written."""
+    options = {"src": str(source), "format": "ext4", "method": method}
+    with loops.ext4(tmp_path / "disk", tmp_path / "small", 400 << 20) as small:
+        image = small / "images/image"
+        image.parent.mkdir()
+        built(image, **options)
+        before = image.read_bytes()
+        (source / "large").write_bytes(os.urandom(96 << 20))
+        draft = image.parent / ".image.cowherd-build/image"
+
+        def fill() -> None:
+            waiting.until(draft.exists, every=0.001)
+            with (small / "full").open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, os.statvfs(small).f_bavail * 4096 - (24 << 20))
+
+        thread = threading.Thread(target=fill)
+        thread.start()
+        message = refused(image, **options)
+        thread.join()
+        assert "There was no room left" in message
+        assert image.read_bytes() == before
+        (small / "full").unlink()
+        assert built(image, **options)["changed"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "tool"),
     [
@@ -1078,6 +1121,29 @@ def test_what_mke2fs_lacks_is_said(source: Path, tmp_path: Path) -> None:
     built(image, src=str(source), format="ext4", method="loop", strict=True)
     with opened(image, tmp_path / "mounted") as root:
         assert (root / "etc/hostname").stat().st_mtime == far
+
+
+@pytest.mark.parametrize(
+    ("kind", "method", "kept"),
+    [
+        ("squashfs", "auto", False),
+        ("ext4", "mke2fs", False),
+        ("ext4", "loop", True),
+        ("ext4", "shrink", True),
+        ("erofs", "auto", True),
+        ("btrfs", "auto", True),
+    ],
+)
+def test_fractions_of_seconds_are_no_error_where_nearly_each_tree_would_have_it(
+    source: Path, tmp_path: Path, kind: str, method: str, kept: bool
+) -> None:
+    moment = 1_600_000_000 * SECOND + 123_456_789
+    os.utime(source / "etc/hostname", ns=(moment, moment))
+    result = built(tmp_path / "image", src=str(source), format=kind, method=method, strict=True)
+    assert result["image"]["lost"] == []
+    with opened(tmp_path / "image", tmp_path / "mounted") as root:
+        found = (root / "etc/hostname").stat().st_mtime_ns
+    assert found == (moment if kept else moment // SECOND * SECOND)
 
 
 def test_what_an_archive_lost_is_known_when_nothing_is_built(source: Path, tmp_path: Path) -> None:

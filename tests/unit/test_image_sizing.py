@@ -108,6 +108,41 @@ def test_what_is_computed_fits_and_two_blocks_less_do_not(
         assert not fits(root, sizing.Layout(layout.blocks - 2, layout.inodes, layout.journal), work)
 
 
+@pytest.mark.parametrize(
+    ("folders", "files", "name", "size"),
+    [
+        (1, 1000, "{:012}", 4096),
+        (3, 1000, "{:012}", 4096),
+        (1, 1000, "{:012}", 0),
+        (1, 400, "{:0200}", 4096),
+        (1, 2000, "{:0250}", 1),
+    ],
+)
+def test_extents_of_large_folders_are_counted(tmp_path: Path, folders: int, files: int, name: str, size: int) -> None:
+    """Each new block of a folder comes after the files that have been written."""
+    needs.program("mke2fs")
+    root, work = tmp_path / "tree", tmp_path / "work"
+    work.mkdir()
+    for folder in range(folders):
+        (root / str(folder)).mkdir(parents=True)
+        for number in range(files):
+            (root / str(folder) / name.format(number)).write_bytes(b"x" * size)
+    layout = sizing.smallest(sizing.need_of(sizing.Content(walk(root))), 0)
+    assert fits(root, layout, work)
+    assert not fits(root, sizing.Layout(layout.blocks - 1, layout.inodes, 0), work)
+
+
+def test_the_journal_takes_room_where_the_kernel_writes_to_it(tmp_path: Path) -> None:
+    needs.program("mke2fs")
+    (tmp_path / "file").write_text("content")
+    content = sizing.Content(walk(tmp_path))
+    for method, room in (("mke2fs", 0), ("loop", 64 << 20), ("shrink", 64 << 20)):
+        with_journal, without = (
+            ext4.Ext4().foresee(content, options(method=method, journal=journal)) for journal in ("64MiB", "none")
+        )
+        assert with_journal - without == room
+
+
 @given(blocks=st.integers(1, 1 << 24), inodes=st.integers(11, 1 << 24), journal=st.sampled_from([None, 0, 4096]))
 def test_the_smallest_layout_holds_what_is_needed(blocks: int, inodes: int, journal: int | None) -> None:
     need = sizing.Need(blocks, inodes)

@@ -49,8 +49,6 @@ _USUAL_METADATA = 10
 _ROOM = 2048 * _MIB
 """What a file of holes has besides what is sure to go into it."""
 _NO_ROOM = "There was no room left for the image: it is written twice while it is built, compressed. Make room there."
-_LITTLE = 32 * _MIB
-"""When so little is free, a failure is taken to be for want of room."""
 
 
 class TooSmall(CowError):
@@ -172,14 +170,14 @@ def lost_by_mkfs(tree: Tree) -> list[str]:
 @contextmanager
 def room_explained(work: Path) -> Iterator[None]:
     """Say it in words when what is built in a folder fails for want of room there."""
-    try:
-        yield
-    except TooSmall:
-        raise
-    except CowError as error:
-        if mounts.free(work).bytes < _LITTLE:
-            raise CowError(_NO_ROOM) from error
-        raise
+    too_small: TooSmall | None = None
+    with workshop.room_explained(work, _NO_ROOM):
+        try:
+            yield
+        except TooSmall as error:
+            too_small = error
+    if too_small:
+        raise too_small
 
 
 def by_mkfs(settings: Settings, folder: Path, subvolumes: Sequence[str], room: int, target: Path) -> None:
@@ -215,6 +213,7 @@ def filling(settings: Settings, room: int, filled: Path, point: Path) -> Iterato
     compression = f",compress-force={settings.compression}" if settings.compression else ""
     with _mounted(filled, point, f"noatime,nodiscard{compression}"):
         yield point
+        workshop.written(point)
 
 
 def compact(filled: Path, target: Path, work: Path, tool: Btrfs) -> None:

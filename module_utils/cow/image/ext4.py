@@ -46,6 +46,7 @@ _MANY_LOOKS = 4_000_000
 _GROWTH = 64
 """A computed size that was too small grows by this part of it."""
 _LONGEST_LABEL = 16
+_NO_ROOM = "There was no room left while the image was filled. Make room where the image is to be."
 _NO_BLOCK = re.compile(
     r"could not allocate block|no free space|not enough space|no space left|journal size too big", re.IGNORECASE
 )
@@ -102,9 +103,10 @@ class Ext4:
     def foresee(self, content: Content, options: Options) -> int:
         """Compute the size, and return what of it is not holes."""
         method = choose(content.tree, options, version()).name
-        need = _need(content, method)
-        _layout(need, options)
-        return need.blocks * BLOCK
+        layout = _layout(_need(content, method), options)
+        written = sizing.need_of(content)
+        journal = 0 if method == "mke2fs" else layout.journal  # which mke2fs leaves a hole, and the kernel writes to
+        return (written.blocks + journal) * BLOCK + written.inodes * sizing.INODE
 
     def build(self, job: Job) -> Built:
         """Compute, and fill; once more, a little larger, when that was too small after all."""
@@ -280,10 +282,13 @@ def _by_loop(job: Job, layout: Layout) -> None:
     from .. import treecopy  # noqa: PLC0415
 
     _make(job, layout)
-    with workshop.mounted(job.target, job.work / "filled", "-o", "loop,noatime") as point:
+    with (
+        workshop.room_explained(job.work, _NO_ROOM),
+        workshop.mounted(job.target, job.work / "filled", "-o", "loop,noatime") as point,
+    ):
         (point / "lost+found").rmdir()
         try:
-            treecopy.copy(job.root, point)
+            treecopy.copy(job.root, point, sparse=True)
         except CowError as error:
             if "No space left" in str(error):
                 raise _TooSmall("blocks", str(error)) from error
@@ -292,6 +297,7 @@ def _by_loop(job: Job, layout: Layout) -> None:
             (point / "lost+found").mkdir(mode=0o700)
             root = job.tree.entries[0]
             os.utime(point, ns=(root.mtime_ns, root.mtime_ns))
+        workshop.written(point)
 
 
 def _by_shrinking(job: Job, layout: Layout) -> None:

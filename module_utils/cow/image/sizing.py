@@ -176,18 +176,19 @@ def need_of(content: Content) -> Need:
     links.
     """
     blocks, inodes, of_folders = 1 + LOST_AND_FOUND_BLOCKS, _RESERVED_INODES + 1, 0
-    folders = {b".": _Folder(), LOST_AND_FOUND: _Folder(LOST_AND_FOUND_BLOCKS)}
-    folders[b"."].add(LOST_AND_FOUND)
+    folders = {b".": _Folder(0), LOST_AND_FOUND: _Folder(1, LOST_AND_FOUND_BLOCKS)}
+    folders[b"."].add(LOST_AND_FOUND, blocks)
     tree, runs = content.tree, content.runs
     leaders = tree.leaders()
     for entry in tree.entries:
         if entry.path in (b".", LOST_AND_FOUND):
             continue
-        blocks += folders.setdefault(entry.parent, _Folder()).add(entry.name)
+        blocks += folders[entry.parent].add(entry.name, blocks)
         if leaders.get(entry.path, entry.path) != entry.path and not stat.S_ISLNK(entry.mode):
             continue
         inodes += 1
         if entry.is_folder:
+            folders[entry.path] = _Folder(blocks)
             blocks += 1
             of_folders += _xattr_blocks(entry)  # taken when what is in it has been
         else:
@@ -275,14 +276,18 @@ def extent_blocks(extents: int) -> int:
 
 
 class _Folder:
-    """A folder while it is filled: each entry goes into the first block that has room for it."""
+    """A folder while it is filled: each entry goes into the first block that has room for it.
 
-    def __init__(self, blocks: int = 1) -> None:
+    start: how many blocks of content lie before it; a block more of it comes after all that has been written by then.
+    """
+
+    def __init__(self, start: int, blocks: int = 1) -> None:
+        self._end, self._extents = start + blocks, 1
         self._room = [_FOLDER_BLOCK - 2 * _SMALLEST_NAME, *([_FOLDER_BLOCK] * (blocks - 1))]
         self._full = 0
 
-    def add(self, name: bytes) -> int:
-        """Return the blocks, 0 or 1, by which it grows for an entry."""
+    def add(self, name: bytes, place: int) -> int:
+        """Return the blocks by which it grows for an entry. place: how many blocks of content there are by now."""
         room, before = self._room, len(self._room)
         size = 8 + _padded(len(name))
         block = next((number for number in range(self._full, before) if room[number] >= size), before)
@@ -291,7 +296,14 @@ class _Folder:
         room[block] -= size
         while self._full < len(room) and room[self._full] < _SMALLEST_NAME:
             self._full += 1
-        return len(room) - before
+        return self._grow(place) if len(room) > before else 0
+
+    def _grow(self, place: int) -> int:
+        further = int(place != self._end)
+        of_extents = extent_blocks(self._extents + further) - extent_blocks(self._extents)
+        self._extents += further
+        self._end = place + 1
+        return 1 + of_extents
 
 
 def _xattr_blocks(entry: Entry) -> int:

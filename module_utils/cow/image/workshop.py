@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from .. import kernel, process
+from .. import kernel, mounts, process
 from ..errors import CowError
 from ..process import CommandFailed, Finished
 from ..tree import unblock, walk
@@ -27,6 +27,8 @@ _ASKS_TO_END = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 _TIED = ("setpriv", "--pdeathsig", "KILL")
 _OWN_TIME = ("env", "--unset=SOURCE_DATE_EPOCH")
 """mksquashfs does not bear both this and an option for the time."""
+_LITTLE = 32 << 20
+"""Bytes: when no more are free, a failure is taken to be for want of room."""
 
 
 class NoRoom(CowError):
@@ -98,8 +100,32 @@ def mounted(what: str | Path, point: Path, *options: str) -> Iterator[Path]:
     try:
         yield point
     finally:
-        process.run(["umount", str(point)])
+        process.run(["umount", str(point)], timeout=_PATIENCE)
         point.rmdir()
+
+
+def written(point: Path) -> None:
+    """Have what was written to a mounted image in the image.
+
+    Writing it later could fail where only the kernel's log says so: unmounting succeeds all the same.
+    """
+    try:
+        kernel.sync_file_system(point)
+    except OSError as error:
+        raise CowError(
+            f"What was copied could not be written to the image: {error.strerror}. Look at the kernel log."
+        ) from error
+
+
+@contextmanager
+def room_explained(work: Path, said: str) -> Iterator[None]:
+    """Say it in words when what is built in a folder fails for want of room there."""
+    try:
+        yield
+    except CowError as error:
+        if mounts.free(work).bytes < _LITTLE:
+            raise NoRoom(said) from error
+        raise
 
 
 @contextmanager
