@@ -848,30 +848,32 @@ def test_a_destination_without_room(source: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("method", ["loop", "shrink"])
-def test_room_that_runs_out_while_the_kernel_writes(source: Path, tmp_path: Path, method: str) -> None:
+def test_room_that_runs_out_while_the_kernel_writes(memory: Path, method: str) -> None:
     """What was copied is in its memory by then, and unmounting says nothing of what could not be written."""
+    source, image = plain(memory / "source"), memory / "images/image"
     options = {"src": str(source), "format": "ext4", "method": method}
-    with loops.ext4(tmp_path / "disk", tmp_path / "small", 400 << 20) as small:
-        image = small / "images/image"
-        image.parent.mkdir()
-        built(image, **options)
-        before = image.read_bytes()
-        (source / "large").write_bytes(os.urandom(96 << 20))
-        draft = image.parent / ".image.cowherd-build/image"
+    image.parent.mkdir()
+    built(image, **options)
+    before = image.read_bytes()
+    (source / "large").write_bytes(os.urandom(96 << 20))
+    point = image.parent / ".image.cowherd-build/tools/filled"
 
-        def fill() -> None:
-            waiting.until(draft.exists, every=0.001)
-            with (small / "full").open("wb") as file:
-                os.posix_fallocate(file.fileno(), 0, os.statvfs(small).f_bavail * 4096 - (24 << 20))
+    def leave_little() -> None:
+        waiting.until(point.exists, every=0.001)
+        status = os.statvfs(memory)
+        taken = (status.f_blocks - status.f_bfree) * status.f_frsize
+        seeds.run("mount", "-o", f"remount,size={taken + (24 << 20)}", memory)
 
-        thread = threading.Thread(target=fill)
-        thread.start()
-        message = refused(image, **options)
-        thread.join()
-        assert "There was no room left" in message
-        assert image.read_bytes() == before
-        (small / "full").unlink()
-        assert built(image, **options)["changed"]
+    thread = threading.Thread(target=leave_little)
+    thread.start()
+    message = refused(image, **options)
+    thread.join()
+    assert "There was no room left while the image was filled" in message
+    assert image.read_bytes() == before
+    seeds.run("mount", "-o", "remount,size=4g", memory)
+    result = built(image, **options)
+    left = Purge(tuple(result["invocation"]["module_args"]["purge"])).applied_to_manifest(manifest.of(source))
+    same_as_source(image, "ext4", left, result, memory / "mounted")
 
 
 @pytest.mark.parametrize(

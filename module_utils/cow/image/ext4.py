@@ -164,8 +164,8 @@ def choose(tree: Tree, options: Options, found: tuple[int, ...]) -> Method:
     odd = _odd_attribute(tree.entries[0])
     if options.method == "mke2fs" and odd:
         raise CowError(
-            f"Method mke2fs cannot write {odd}: a name that can be written is of printable ASCII without spaces, quotes "
-            f"and backslashes. Choose method loop, or remove the attribute."
+            f"Method mke2fs cannot write {odd}: it can those with names of printable ASCII without spaces, quotes and "
+            f"backslashes. Choose method loop, or remove the attribute."
         )
     if options.method != "auto":
         return Method(options.method, "as asked for")
@@ -362,7 +362,7 @@ def _amend(job: Job) -> None:
         for inode in (2, *range(11, used + 1)):
             file.writelines(b"sif <%d> %b @%d\n" % (inode, field, job.epoch) for field in _TIMES)
     environment = {"E2FSPROGS_FAKE_TIME": str(job.epoch)}
-    argv = ["debugfs", "-w", "-f", script.name, job.target]
+    argv: list[str | Path] = ["debugfs", "-w", "-f", script.name, job.target]
     finished = workshop.tool(argv, environment=environment, accept=(0, 1), folder=job.work)
     if complaint := complaints(finished):
         raise CowError(f"debugfs could not set what mke2fs leaves out: {complaint}.")
