@@ -51,7 +51,9 @@ options:
     type: bool
     default: false
   overwrite:
-    description: Allows to replace a file at O(path) that was not built by this module or was changed since.
+    description:
+      - Allows to replace a file that was not built by this module or was changed since, at O(path) or at the place of
+        a file that belongs beside the image.
     type: bool
     default: false
 """

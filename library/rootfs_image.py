@@ -42,14 +42,15 @@ options:
     description:
       - Absolute path of the image. The folder that it is in has to exist.
       - A file at this path that was not built by this module, or was changed since, is left alone unless O(overwrite)
-        allows to replace it.
+        allows to replace it. So is one where the hash tree or the signature belongs, such as another image of that name.
     type: path
     required: true
   state:
     description:
       - V(present) builds the image when there is none, or when what it is made from is not what it was made from.
       - V(verified) reads an image that has a hash tree, and fails unless all of it is what O(root_hash) says.
-      - V(absent) deletes the image with its record, hash tree and signature.
+      - V(absent) deletes the image with the record, hash tree and signature that were made with it. Other files beside
+        it stay.
     type: str
     choices: [present, verified, absent]
     default: present

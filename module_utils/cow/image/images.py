@@ -239,14 +239,26 @@ def _build(found: Found, wanted: Wanted, reason: str) -> Plan:
         after["changed"] = "; ".join(found.changes)
     step = Step(
         f"build {wanted.path} ({wanted.options.format}) from {source.words}: {reason}",
-        run=lambda: _Build(wanted, source, look, inputs).run(),
+        run=lambda: _Build(wanted, found.standing, source, look, inputs).run(),
         before=before if found.standing.exists else None,
         after=after,
-        destroys=found.standing.occupied,
+        destroys=resource.replaced(found.standing, _beside(wanted, look)),
         permit=resource.OVERWRITE,
     )
     losses = [f"The image will lack {loss}." for loss in found.lost]
     return Plan(steps=(step,), warnings=(*losses, *_tight(found.standing, inputs)))
+
+
+def _beside(wanted: Wanted, look: Look) -> list[Path]:
+    """Return the places of the files that lie beside the image."""
+    path = wanted.path
+    places = {
+        record.tree_path(path): wanted.verity and wanted.beside,
+        record.signature_path(path): wanted.signing,
+        record.contents_path(path): look.whole,
+        record.record_path(path): True,
+    }
+    return [place for place, wants in places.items() if wants]
 
 
 def _tight(standing: Standing, inputs: Inputs) -> list[str]:
@@ -265,6 +277,7 @@ def _tight(standing: Standing, inputs: Inputs) -> list[str]:
 @dataclass(frozen=True)
 class _Build:
     wanted: Wanted
+    standing: Standing
     source: Source
     look: Look
     inputs: Inputs
@@ -347,7 +360,7 @@ class _Build:
         files = {place: file for place, file in made.items() if file.exists()}
         contents = {record.contents_path(path): self.look.whole} if self.look.whole else {}
         new = Record(self.inputs, result, verity=tree, files=self.look.files)
-        resource.publish(work, target, path, self.wanted.mode, new, beside=Beside(files, contents))
+        resource.publish(work, target, self.standing, self.wanted.mode, new, beside=Beside(files, contents))
 
 
 def _newest(visible: Visible) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -21,6 +23,8 @@ Inputs = Mapping[str, Any]
 
 KIND = "root file system image"
 """What a record says that it is of; another module's images have another kind."""
+_OWN = r"\.cowherd(\.json|\.tree(\.\d+)?)?"
+"""What is added to the name of an image for its record and for what belongs to that."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,7 @@ class Record:
 
     files: digests of the source's files, by what they were when they were read.
     beside: stamps of the files beside the image that it is useless without, by name.
+    replaces: stamps of what earlier builds of it made beside the image, which is there until the new files are.
     former: of the image that this one replaces. A record is there before its image, and till then the former one holds.
     """
 
@@ -39,6 +44,7 @@ class Record:
     files: Mapping[str, str] = field(default_factory=dict)
     kind: str = KIND
     beside: Mapping[str, str] = field(default_factory=dict)
+    replaces: Mapping[str, str] = field(default_factory=dict)
     former: Record | None = None
 
     def save(self, file: Path) -> None:
@@ -53,15 +59,19 @@ class Record:
 
 def load(image: Path, kind: str = KIND) -> Record | None:
     """Read what is beside an image; None when there is nothing. Raises CowError when it is damaged or of other work."""
+    found = _read(image, kind)
+    former = found.former if found else None
+    return former if former and image.exists() and stamp(image) == former.stamp else found
+
+
+def _read(image: Path, kind: str) -> Record | None:
     document = Journal(record_path(image), kind).read()
     if document is None:
         return None
     try:
-        found = _of(document, kind)
+        return _of(document, kind)
     except (KeyError, TypeError) as error:
         raise CowError(f"The record {record_path(image)} has not what it should have. Move it aside.") from error
-    former = found.former
-    return former if former and image.exists() and stamp(image) == former.stamp else found
 
 
 def _document(record: Record) -> dict[str, Any]:
@@ -72,12 +82,14 @@ def _document(record: Record) -> dict[str, Any]:
         "verity": record.verity.record() if record.verity else None,
         "files": dict(record.files),
         "beside": dict(record.beside),
+        "replaces": dict(record.replaces),
         "former": _document(record.former) if record.former else None,
     }
 
 
 def _of(document: Mapping[str, Any], kind: str) -> Record:
-    tree, former = document["verity"], document.get("former")  # which the first records had not, nor what is beside
+    # What is asked for with `get` the first records had not.
+    tree, former = document["verity"], document.get("former")
     return Record(
         document["inputs"],
         document["result"],
@@ -86,6 +98,7 @@ def _of(document: Mapping[str, Any], kind: str) -> Record:
         document["files"],
         kind,
         document.get("beside", {}),
+        document.get("replaces", {}),
         _of(former, kind) if former else None,
     )
 
@@ -134,8 +147,37 @@ def signature_path(image: Path) -> Path:
     return image.with_name(f"{image.name}.roothash.p7s")
 
 
+def is_reserved(name: str) -> bool:
+    """Whether a name is that of the record of an image with another name, or of what belongs to that."""
+    return re.search(f".{_OWN}$", name) is not None
+
+
 def beside(image: Path) -> tuple[Path, ...]:
-    """Return all files that may be beside an image, the record last."""
-    first = contents_path(image)
-    numbered = sorted(path for path in first.parent.iterdir() if path.name.startswith(f"{first.name}."))
-    return (tree_path(image), signature_path(image), description_path(image), first, *numbered, record_path(image))
+    """Return what there is beside an image where its builds put something, the record last."""
+    record, first = record_path(image), contents_path(image)
+    numbered = re.compile(re.escape(first.name) + r"\.\d+")
+    contents = sorted(path for path in first.parent.iterdir() if numbered.fullmatch(path.name))
+    places = (tree_path(image), signature_path(image), description_path(image), first, *contents, record)
+    return tuple(place for place in places if os.path.lexists(place))
+
+
+def ours(image: Path, kind: str = KIND) -> tuple[Path, ...]:
+    """Return the files beside an image that its builds made and nobody changed since, the record last.
+
+    Raises CowError when the record is damaged or of other work.
+    """
+    found = _read(image, kind)
+    if found is None:
+        return ()
+    made = {*found.beside.items(), *found.replaces.items()}
+    contested = (tree_path(image), signature_path(image), description_path(image))
+    return tuple(
+        file
+        for file in beside(image)
+        if is_ordinary(file) and (file not in contested or (file.name, stamp(file)) in made)
+    )
+
+
+def is_ordinary(file: Path) -> bool:
+    """Whether there is a file, and no link to one."""
+    return file.is_file() and not file.is_symlink()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,8 @@ class Standing:
     occupied: why a file at the path is not ours to replace; "" when it is, or there is none.
     leftover: a killed build left its folder.
     amiss: files beside an image that is ours, which is useless without them, that are missing or others.
+    ours: files beside the path that builds of the image made, its record last.
+    others: what there is besides at places that belong to files beside an image: other images, for example.
     """
 
     path: Path
@@ -44,6 +46,8 @@ class Standing:
     mode: int
     leftover: bool
     amiss: tuple[Path, ...] = ()
+    ours: tuple[Path, ...] = ()
+    others: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -61,10 +65,16 @@ def check_path(path: Path) -> None:
     """Refuse a path that an image cannot be at."""
     if not path.parent.is_dir():
         raise CowError(f"The folder {path.parent} does not exist. Make it, or choose another path.")
-    if path.is_symlink() or (path.exists() and not path.is_file()):
-        raise CowError(f"{path} is there and is not an ordinary file. It is left alone: choose another path.")
+    _refuse_no_file(path)
+    if record.is_reserved(path.name):
+        raise CowError(f"{path} is where the record of another image belongs. Choose another name.")
     if len(os.fsencode(path.name)) > _LONGEST_NAME:
         raise CowError(f"The name of {path} is too long for the files that go beside it.")
+
+
+def _refuse_no_file(path: Path) -> None:
+    if os.path.lexists(path) and not record.is_ordinary(path):
+        raise CowError(f"{path} is there and is not an ordinary file. It is left alone: choose another path.")
 
 
 def mode(text: str) -> int:
@@ -83,15 +93,18 @@ def observe(path: Path, kind: str) -> Standing:
         occupied = f"{path}, which was not built here"
     elif exists and before and record.stamp(path) != before.stamp:
         occupied = f"{path}, which was changed since it was built"
-    ours = before if exists and not occupied else None
+    built = before if exists and not occupied else None
+    ours = record.ours(path, kind)
     return Standing(
         path=path,
         exists=exists,
-        record=ours,
+        record=built,
         occupied=occupied,
         mode=path.stat().st_mode & 0o777 if exists else 0,
         leftover=workshop.folder_of(path).exists(),
-        amiss=ours.amiss(path) if ours else (),
+        amiss=built.amiss(path) if built else (),
+        ours=ours,
+        others=tuple(file for file in record.beside(path) if file not in ours),
     )
 
 
@@ -129,16 +142,27 @@ def remove_leftover(found: Standing) -> list[Step]:
     ]
 
 
+def replaced(found: Standing, places: Iterable[Path]) -> str:
+    """Say what a build that puts files at these places beside the image would replace and is not ours; "" if nothing.
+
+    Raises CowError for what cannot be replaced by a file.
+    """
+    others = [file for file in places if file in found.others]
+    for file in others:
+        _refuse_no_file(file)
+    strange = [f"{file}, which is not of the image that was built here" for file in others]
+    return " and ".join([*filter(None, [found.occupied]), *strange])
+
+
 def delete(found: Standing) -> list[Step]:
-    """Delete the image, and what is beside it."""
-    path = found.path
-    beside = tuple(file for file in record.beside(path) if file.exists())
+    """Delete the image, and what its builds put beside it."""
+    path, beside = found.path, found.ours
     if not found.exists and not beside:
         return []
 
     def run() -> None:
         # The record goes last: until then it says that the image was ours.
-        for file in (path, *record.beside(path)):
+        for file in (path, *beside):
             file.unlink(missing_ok=True)
         workshop.synced(path.parent)
 
@@ -185,22 +209,27 @@ def measured(target: Path, payload: int, seconds: float) -> Mapping[str, Any]:
 
 
 def publish(
-    work: Path, target: Path, path: Path, permissions: int, new: Record, *, beside: Beside | None = None
+    work: Path, target: Path, found: Standing, permissions: int, new: Record, *, beside: Beside | None = None
 ) -> None:
     """Have a new image, its record and what is beside it take the places of the old ones, durably.
 
-    new: the record, for which stamps are taken here.  beside: None when what is there belongs to the new image too.
+    found: what there was when it was decided what may be replaced.  new: the record, for which stamps are taken here.
+    beside: None when what is there belongs to the new image too.
 
     What takes long or can fail is done in the folder `work`. Then there are only renames, the record's first and the
     image's last. Whoever looks after a kill between them finds the old image as ours by the record of it that is in the
-    new one, and by the stamps in that which files beside it are not its own any more.
+    new one, by the stamps in that which files beside it are not its own any more, and by those in the new one which
+    were made here.
     """
+    path = found.path
     files = beside.files if beside else {}
     for file in (*files.values(), target):
         file.chmod(permissions)
         workshop.synced(file)
-    moves = {**_drafts(work, target, path, new, beside), **files}
-    stale = [file for file in record.beside(path) if file not in moves] if beside else []
+    now = observe(path, new.kind)
+    moves = {**_drafts(work, target, now, new, beside), **files}
+    stale = [file for file in now.ours if file not in moves] if beside else []
+    _refuse_what_appeared(found, now, moves)
     workshop.past_return()
     for place, file in moves.items():
         file.replace(place)
@@ -211,10 +240,27 @@ def publish(
     workshop.synced(path.parent)
 
 
-def _drafts(work: Path, target: Path, path: Path, new: Record, beside: Beside | None) -> dict[Path, Path]:
+def _refuse_what_appeared(found: Standing, now: Standing, places: Iterable[Path]) -> None:
+    """Refuse to replace what came there since it was decided what may be replaced."""
+    appeared = [file for file in places if file in now.others and file not in found.others]
+    if now.occupied and not found.occupied:
+        appeared.append(now.path)
+    if appeared:
+        raise CowError(
+            f"{appeared[0]} was put there while the image was built, and not by this build. Nothing was changed. Move "
+            f"it away, or run this again with `{OVERWRITE}: true` to replace it."
+        )
+
+
+def _drafts(work: Path, target: Path, now: Standing, new: Record, beside: Beside | None) -> dict[Path, Path]:
     """Write the record and the contents of the sources, and return them by the places where they belong."""
-    former = observe(path, new.kind).record
-    whole = replace(new, stamp=record.stamp(target), former=replace(former, former=None) if former else None)
+    path, former = now.path, now.record
+    whole = replace(
+        new,
+        stamp=record.stamp(target),
+        former=replace(former, former=None, replaces={}) if former else None,
+        replaces={file.name: record.stamp(file) for file in now.ours if file != record.record_path(path)},
+    )
     if beside:
         whole = replace(whole, beside={place.name: record.stamp(file) for place, file in beside.files.items()})
     contents = beside.contents if beside else {}

@@ -17,6 +17,7 @@ from ..image.btrfs_file import Abilities, Method
 from ..image.purge import Purge
 from ..image.record import Inputs, Record
 from ..image.resource import Beside, Standing
+from ..manifest import Manifest
 from ..plan import Plan, Step
 from . import build, roots, verify
 from . import seed as seeds
@@ -237,7 +238,7 @@ def _change_flag(found: Found, wanted: Wanted) -> None:
         target = work / "image"
         workshop.tool(["cp", "--reflink=auto", "--sparse=always", path, target])
         Btrfs(run=workshop.tool).set_seed(str(target), seed=wanted.order.seed)
-        resource.publish(work, target, path, wanted.mode, found.standing.record)
+        resource.publish(work, target, found.standing, wanted.mode, found.standing.record)
 
 
 def _build(found: Found, wanted: Wanted, reason: str) -> Plan:
@@ -252,13 +253,21 @@ def _build(found: Found, wanted: Wanted, reason: str) -> Plan:
     step = Step(
         f"build {wanted.path} ({'btrfs seed' if wanted.order.seed else 'btrfs'}, {wanted.order.checksum}) from "
         f"{', '.join(map(_in_words, found.seen))}: {reason}",
-        run=lambda: _Build(wanted, found.seen, inputs, able).run(),
+        run=lambda: _Build(wanted, found.standing, found.seen, inputs, able).run(),
         before=before if found.standing.exists else None,
         after=after,
-        destroys=found.standing.occupied,
+        destroys=resource.replaced(
+            found.standing, [record.description_path(wanted.path), *_contents(wanted, found.seen)]
+        ),
         permit=resource.OVERWRITE,
     )
     return Plan(steps=(step,), warnings=tuple(f"The image will lack {loss}." for loss in found.lost))
+
+
+def _contents(wanted: Wanted, seen: tuple[Seen, ...]) -> dict[Path, Manifest]:
+    """Return the contents of the sources, by the places beside the image where they belong."""
+    path = wanted.path
+    return {record.contents_path(path, number): each.look.whole for number, each in enumerate(seen) if each.look.whole}
 
 
 def _in_words(seen: Seen) -> str:
@@ -269,6 +278,7 @@ def _in_words(seen: Seen) -> str:
 @dataclass(frozen=True)
 class _Build:
     wanted: Wanted
+    standing: Standing
     seen: tuple[Seen, ...]
     inputs: Inputs
     able: Abilities
@@ -332,15 +342,10 @@ class _Build:
     def _finish(self, work: Path, target: Path, description: bytes, result: Mapping[str, Any]) -> None:
         path = self.wanted.path
         (work / "description").write_bytes(description)
-        contents = {
-            record.contents_path(path, number): each.look.whole
-            for number, each in enumerate(self.seen)
-            if each.look.whole
-        }
         files = {key: digest for each in self.seen for key, digest in each.look.files.items()}
         new = Record(self.inputs, result, files=files, kind=KIND)
-        beside = Beside({record.description_path(path): work / "description"}, contents)
-        resource.publish(work, target, path, self.wanted.mode, new, beside=beside)
+        beside = Beside({record.description_path(path): work / "description"}, _contents(self.wanted, self.seen))
+        resource.publish(work, target, self.standing, self.wanted.mode, new, beside=beside)
 
 
 def _root(shown: Shown) -> dict[str, Any]:
