@@ -10,6 +10,9 @@ from pathlib import Path
 from .errors import CowError
 from .size import Size
 
+_NO_CHANGE_TIMES = frozenset({"squashfs", "erofs", "iso9660", "overlay"})
+"""File systems that show the times of modification as those of change, or what is below another one's."""
+
 
 @dataclass(frozen=True)
 class Mount:
@@ -68,6 +71,15 @@ def showing(path: Path) -> tuple[Mount, ...]:
         for mount in every()
         if mount.mount_point.is_relative_to(real) or (mount.device == own.device and mount.root.is_relative_to(inside))
     )
+
+
+def tells_changes(path: Path) -> bool:
+    """Say whether what was changed in the folder shows in its times of change, also after it was mounted anew.
+
+    A read-only file system may be another one each time with the same inodes, and times that were set when it was made.
+    """
+    mount = under(path)
+    return mount.fstype not in _NO_CHANGE_TIMES and "ro" not in mount.options
 
 
 def point(path: Path) -> Path:

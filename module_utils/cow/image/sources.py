@@ -102,7 +102,7 @@ class Folder:
     def look(self, known: Known, purge: Purge) -> Look:
         """Walk it, and read what may have changed."""
         _require_folder(self.path)
-        whole = manifest.of(self.path, known.manifest)
+        whole = manifest.of(self.path, known.manifest if mounts.tells_changes(self.path) else None)
         shown = purge.applied_to_manifest(whole)
         return Look(shown.digest, {}, shown, whole)
 
@@ -138,24 +138,29 @@ class Archive:
         return _look_at_file(self.path, known)
 
     @contextmanager
-    def tree(self, _look: Look, what: Purge, work: Path) -> Iterator[Visible]:
-        """Unpack it, where there is room for as much as it has itself, at least."""
+    def tree(self, look: Look, what: Purge, work: Path) -> Iterator[Visible]:
+        """Unpack it, where there is room for as much as it has itself, at least, and fail when it changed meanwhile."""
+        with _unchanging(self.path, self.words, look):
+            yield self._unpacked(what, work)
+
+    def _unpacked(self, what: Purge, work: Path) -> Visible:
         tools.require("tar")
         refuse_no_room(work, self.path.stat().st_size, f"What is in {self.words}")
         folder = work / "unpacked"
         folder.mkdir()
         began_ns = folder.stat().st_mtime_ns
         argv = ["tar", "--extract", "--numeric-owner", "--preserve-permissions", "--same-owner", "--acls", "--xattrs"]
-        argv += ["--xattrs-include=*", "--sparse", "--warning=no-timestamp", f"--directory={folder}"]
+        # Without the last, a member that comes later in a folder would change the folder's time.
+        argv += ["--xattrs-include=*", "--sparse", "--warning=no-timestamp", "--delay-directory-restore"]
         try:
-            workshop.tool([*argv, f"--file={self.path}"], environment={"TZ": "UTC"})
+            workshop.tool([*argv, f"--directory={folder}", f"--file={self.path}"], environment={"TZ": "UTC"})
         except CommandFailed as error:
             raise CowError(_why_not_unpacked(self.path, error)) from error
         _refuse_no_end(self.path)
         root = folder / self.inner
         _require_folder(root)
         what.carry_out(root, _completed(walk(root), began_ns))
-        yield Visible(root, walk(root))
+        return Visible(root, walk(root))
 
 
 @dataclass(frozen=True)
@@ -170,9 +175,10 @@ class Squashfs:
         return _look_at_file(self.path, known)
 
     @contextmanager
-    def tree(self, _look: Look, what: Purge, work: Path) -> Iterator[Visible]:
-        """Mount it."""
-        with workshop.mounted(self.path, work / "source", "-t", "squashfs", "-o", "loop,ro") as root:
+    def tree(self, look: Look, what: Purge, work: Path) -> Iterator[Visible]:
+        """Mount it, and fail when it changed meanwhile."""
+        mounted = workshop.mounted(self.path, work / "source", "-t", "squashfs", "-o", "loop,ro")
+        with _unchanging(self.path, self.words, look), mounted as root:
             tree = walk(root)
             with purge.view(what, tree, work / "view", work) as shown:
                 yield Visible(shown, what.applied(tree))
@@ -295,9 +301,25 @@ def _require_folder(path: Path) -> None:
         raise CowError(f"{path} is not a folder that an image could be made of.")
 
 
-def _look_at_file(path: Path, known: Known) -> Look:
+@contextmanager
+def _unchanging(path: Path, words: str, look: Look) -> Iterator[None]:
+    """Fail when a file is not, at the end of the block, what it was when it was looked at."""
+    before = next(iter(look.files), "") or _key(path)
+    yield
+    if not path.exists() or _key(path) != before:
+        raise CowError(
+            f"{words} changed while the image was built. The image was left as it was. Wait until what writes there "
+            f"has ended, and run this again."
+        )
+
+
+def _key(path: Path) -> str:
     status = path.stat()
-    key = f"{path} {status.st_dev}:{status.st_ino} {status.st_ctime_ns} {status.st_mtime_ns} {status.st_size}"
+    return f"{path} {status.st_dev}:{status.st_ino} {status.st_ctime_ns} {status.st_mtime_ns} {status.st_size}"
+
+
+def _look_at_file(path: Path, known: Known) -> Look:
+    key = _key(path)
     digest = known.files.get(key) or sha256(path)
     return Look(digest, {key: digest})
 
