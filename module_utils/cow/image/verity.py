@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import struct
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,11 @@ from . import workshop
 
 BLOCK = 4096
 ALGORITHM = "sha256"
+_HASHES = BLOCK // 32
+"""In one block of a hash tree."""
+_MAGIC = b"verity\0\0"
+_SUPERBLOCK = struct.Struct("<8s56xIIQ")
+"""Of the hash tree: magic, bytes of a block of data and of hashes, and blocks of data. veritysetup goes by it alone."""
 _ROOT_HASH = re.compile(r"[0-9a-f]{64}")
 _OPENSSL_REASON = re.compile(r"^[0-9A-F]+:error:[^:]*:[^:]*:[^:]*:([^:]+):", re.MULTILINE)
 """What the lines of openssl's queue of errors say (ERR_print_errors(3)), without places in its source."""
@@ -64,7 +70,13 @@ def add(image: Path, beside: Path | None, salt: str, identity: UUID) -> Tree:
 
 
 def verify(image: Path, tree_file: Path, tree: Tree, wanted: str) -> str:
-    """Read an image whole, and say what is wrong with it; "" when it is what the root hash says."""
+    """Read an image whole, and say what is wrong with it; "" when it is what the root hash says.
+
+    The parameters of the hash tree are not to be trusted: the root hash vouches for the blocks that the tree covers,
+    and these have to be all that there is.
+    """
+    if misplaced := _misplaced(image, tree_file, tree):
+        return misplaced
     try:
         workshop.tool(
             ["veritysetup", "verify", *_parameters(tree.data_blocks, tree.hash_offset), image, tree_file, wanted]
@@ -72,6 +84,33 @@ def verify(image: Path, tree_file: Path, tree: Tree, wanted: str) -> str:
     except CommandFailed as error:
         return error.finished.stderr.strip() or error.finished.stdout.strip() or "veritysetup gives no reason"
     return ""
+
+
+def _misplaced(image: Path, tree_file: Path, tree: Tree) -> str:
+    blocks, offset = tree.data_blocks, tree.hash_offset
+    if not (isinstance(blocks, int) and isinstance(offset, int)):
+        return "its record does not say in numbers where its hash tree is"
+    data, end = blocks * BLOCK, offset + _tree_bytes(blocks)
+    if offset != (0 if tree.beside else data):
+        return f"its record has the hash tree at {offset} in {tree_file}, which is not where it belongs"
+    for file, wanted in ((image, data if tree.beside else end), (tree_file, end)):
+        if (size := file.stat().st_size) != wanted:
+            return f"{file} has {size} bytes, and those that the hash tree accounts for are {wanted}"
+    with tree_file.open("rb") as opened:
+        opened.seek(offset)
+        found = _SUPERBLOCK.unpack(opened.read(_SUPERBLOCK.size))
+    if found != (_MAGIC, BLOCK, BLOCK, blocks):
+        return f"the hash tree in {tree_file} covers something else than the {blocks} blocks that its record says"
+    return ""
+
+
+def _tree_bytes(blocks: int) -> int:
+    """Return what a hash tree takes: the superblock, and levels of hashes up to the block that the root hash is of."""
+    total = 1
+    while blocks > 1:
+        blocks = -(-blocks // _HASHES)
+        total += blocks
+    return total * BLOCK
 
 
 def require_signing(key: Path, certificate: Path) -> None:
