@@ -49,7 +49,7 @@ options:
       - V(verified) reads all of an image that is in use, compares it with the checksums in it, and fails when something
         is damaged, with the names of the files that cannot be read any more. It needs no record and no checksum beside
         the image.
-      - V(absent) deletes the image with what is beside it.
+      - V(absent) deletes the image with what was made beside it. Other files there stay.
     type: str
     choices: [present, verified, absent]
     default: present

@@ -42,7 +42,7 @@ options:
     description:
       - Absolute path of the image. The folder that it is in has to exist.
       - A file at this path that was not built by this module, or was changed since, is left alone unless O(overwrite)
-        allows to replace it. So is one where the hash tree or the signature belongs, such as another image of that name.
+        allows to replace it. So is one where the hash tree or the signature belongs, such as another image.
     type: path
     required: true
   state:

@@ -118,6 +118,14 @@ def test_an_image_needs_a_name_in_the_folder(play: Any, entry: dict[str, str]) -
     assert "needs a name of its own" in " ".join(run.output.split())
 
 
+def test_an_image_where_a_file_beside_another_belongs_is_refused(play: Any, tmp_path: Path) -> None:
+    folder, names = tmp_path / "images", ("root", "root.verity", "other.verity")
+    run = play(rootfs_image_folder=str(folder), rootfs_image_images=[{"name": name} for name in names])
+    assert run.status != 0
+    assert "root.verity has the name of a file that belongs beside another image" in " ".join(run.output.split())
+    assert not folder.exists()
+
+
 def test_incus_takes_the_squashfs_of_one_of_its_own_images(incusd: Incusd, tmp_path: Path) -> None:
     """From an image of a daemon to a file, and from the file to an image and a container that runs."""
     for program in PROGRAMS:

@@ -492,6 +492,23 @@ def test_what_is_not_ours_stays(bench: Bench) -> None:
     assert not list(bench.folder.iterdir())
 
 
+def test_what_is_beside_and_not_ours_stays(bench: Bench) -> None:
+    """But for what is replaced where that is allowed."""
+    beside = {name: bench.folder / f"media.seed.{name}" for name in ("cowherd.json", "verity", "roothash.p7s")}
+    for path in beside.values():
+        path.write_text("precious")
+    assert f"would destroy {beside['cowherd.json']}, which is not of the image" in bench.refused("plain")
+    assert not bench.run(state="absent")["changed"]
+    bench.four("plain", overwrite=True)
+    bench.assert_holds("plain")
+    bench.run("plain", level=2)
+    bench.four(state="absent")
+    assert {path.name: path.read_text() for path in bench.folder.iterdir() if path.is_file()} == {
+        "media.seed.verity": "precious",
+        "media.seed.roothash.p7s": "precious",
+    }
+
+
 @pytest.mark.parametrize(
     ("args", "words"),
     [

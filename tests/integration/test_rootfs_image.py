@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,9 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.cow import btrfs, manifest
+from ansible.module_utils.cow.image import record
 from ansible.module_utils.cow.image.purge import Purge
+from ansible.module_utils.cow.journal import Journal
 from ansible.module_utils.cow.manifest import Manifest
 from ansible.module_utils.cow.tree import Entry, Tree
 
@@ -643,6 +645,41 @@ def test_a_flipped_byte_is_rejected(source: Path, tmp_path: Path, place: str, ki
     built(image, state="verified", root_hash=again["image"]["verity"]["root_hash"])
 
 
+@pytest.mark.parametrize("place", ["appended", "beside"])
+def test_only_what_the_root_hash_vouches_for_is_accepted(source: Path, tmp_path: Path, place: str) -> None:
+    """Nobody knows what reads the rest, or takes it for the image."""
+    image, tree = tmp_path / "image", tmp_path / ("image" if place == "appended" else "image.verity")
+    result = built(image, src=str(source), format="erofs", verity=True, verity_tree=place)["image"]["verity"]
+    root_hash, blocks, offset = (result[key] for key in ("root_hash", "data_blocks", "hash_offset"))
+    journal, content = Journal(tmp_path / "image.cowherd", record.KIND), image.read_bytes()
+    document = journal.read()
+    assert document
+
+    def said(**other: Any) -> str:
+        journal.write({**document, "verity": {**document["verity"], **other}})
+        return refused(image, state="verified", root_hash=root_hash)
+
+    for file in {image, tree}:
+        whole = file.read_bytes()
+        for more in (b"x", bytes(4096)):
+            file.write_bytes(whole + more)
+            assert f"{file} has {len(whole) + len(more)} bytes" in said()
+        file.write_bytes(whole)
+    assert "which is not where it belongs" in said(hash_offset=offset + 4096)
+    assert "Do not use it" in said(data_blocks=blocks - 1)
+    assert "Do not use it" in said(data_blocks=blocks - 1, hash_offset=offset and offset - 4096)
+    assert "not say in numbers" in said(data_blocks=str(blocks))
+    # With a block between the data and the hash tree, which the tree does not cover.
+    image.write_bytes(content[: blocks * 4096] + os.urandom(4096))
+    offset = (blocks + 1) * 4096 if place == "appended" else 0
+    made = [f"--salt={result['salt']}", f"--data-blocks={blocks}", f"--hash-offset={offset}"]
+    subprocess.run(["veritysetup", "format", *made, image, tree], capture_output=True, check=True)
+    verify = ["veritysetup", "verify", f"--hash-offset={offset}", image, tree, root_hash]
+    subprocess.run(verify, capture_output=True, check=True)
+    assert "Do not use it" in said(hash_offset=offset)
+    assert "covers something else" in said(hash_offset=offset, data_blocks=blocks + 1)
+
+
 def test_a_signature_that_openssl_accepts(source: Path, tmp_path: Path) -> None:
     image, signing = tmp_path / "image", signing_pair(tmp_path, "rsa:2048", "-nodes")
     result = built(image, src=str(source), format="squashfs", verity=True, signing=signing)["image"]
@@ -728,10 +765,40 @@ def test_archives_that_are_none(source: Path, tmp_path: Path) -> None:
     assert "cut short" in refused(image, src=str(archive), format="squashfs")
     subprocess.run(["tar", "-cPf", archive, "-C", source / "etc", "../etc/hostname"], check=True)
     assert "outside of its root" in refused(image, src=str(archive), format="squashfs")
+    outside, packed = tmp_path / "outside", tmp_path / "packed"
+    outside.mkdir()
+    for target in (str(outside), "../" * 32 + str(outside).lstrip("/"), "../../../outside"):
+        packed.mkdir()
+        (packed / "way").symlink_to(target)
+        subprocess.run(["tar", "-cf", archive, "-C", packed, "way"], check=True)
+        (packed / "way").unlink()
+        (packed / "way").mkdir()
+        (packed / "way/file").write_text("escaped\n")
+        subprocess.run(["tar", "-rf", archive, "-C", packed, "way/file"], check=True)
+        shutil.rmtree(packed)
+        assert "cannot be unpacked" in refused(image, src=str(archive), format="squashfs"), target
+        assert not list(outside.iterdir()), target
     archive.write_bytes(os.urandom(100_000))
     assert "neither a tar nor a squashfs" in refused(image, src=str(archive), format="squashfs")
     archive.write_bytes(b"")
     assert "empty file" in refused(image, src=str(archive), format="squashfs")
+
+
+def test_a_folder_of_an_archive_is_as_its_member_says(source: Path, tmp_path: Path) -> None:
+    """Also where something in it comes at the end of the archive, after other folders."""
+    archive, image = tmp_path / "root.tar", tmp_path / "image"
+    for name, mode, owner in (("home/app", 0o700, 1000), ("var/spool", 0o1777, 7), ("srv/shared", 0o2750, 33)):
+        (source / name).mkdir(parents=True)
+        (source / name / "late").write_text("appended\n")
+        os.chown(source / name, owner, owner + 1)
+        (source / name).chmod(mode)
+    for path in (*source.rglob("*"), source):
+        os.utime(path, (1_600_000_500, 1_600_000_500), follow_symlinks=False)
+    pack = ["tar", "--format=posix", "--numeric-owner", "-C", source, "-f", archive]
+    subprocess.run([*pack, "-c", "--exclude=late", "."], check=True)
+    subprocess.run([*pack, "-r", "./home/app/late", "./var/spool/late", "./srv/shared/late"], check=True)
+    result = built(image, src=str(archive), format="erofs", purge=[])
+    same_as_source(image, "erofs", manifest.of(source), result, tmp_path / "mounted")
 
 
 @pytest.mark.parametrize("kind", ["squashfs", "ext4"])
@@ -1068,17 +1135,78 @@ def test_a_change_during_the_build_fails_it(tmp_path: Path) -> None:
     (source / "noise").write_bytes(os.urandom(4 << 20))
     (source / "file").write_text("before")
 
-    def change() -> None:
+    with during_the_build(image, lambda: (source / "file").write_text("during")):
+        message = refused(image, src=str(source), format="squashfs", compressor="xz")
+    assert "changed while the image was built: file" in message
+
+
+@contextmanager
+def during_the_build(image: Path, change: Callable[[], Any]) -> Iterator[None]:
+    """Have the change made while mksquashfs builds the image in the block."""
+
+    def halt_and_change() -> None:
         tools = waiting.until(lambda: list(halted(image, "mksquashfs")), every=0.02)
-        (source / "file").write_text("during")
+        change()
         for tool in tools:
             os.kill(tool, signal.SIGCONT)
 
-    thread = threading.Thread(target=change)
+    thread = threading.Thread(target=halt_and_change)
     thread.start()
-    message = refused(image, src=str(source), format="squashfs", compressor="xz")
+    yield
     thread.join()
-    assert "changed while the image was built: file" in message
+
+
+@pytest.mark.parametrize("kind", ["tar", "squashfs"])
+def test_a_file_that_changes_during_the_build_fails_it(tmp_path: Path, kind: str) -> None:
+    source, image, file = tmp_path / "source", tmp_path / "images/image", tmp_path / "file"
+    source.mkdir()
+    image.parent.mkdir()
+    (source / "noise").write_bytes(os.urandom(4 << 20))
+    pack = {"tar": ["tar", "-cf", file, "-C", source, "."], "squashfs": ["mksquashfs", source, file, "-quiet"]}
+    subprocess.run(pack[kind], stdout=subprocess.DEVNULL, check=True)
+    other = Path(shutil.copy(file, tmp_path / "other"))
+    options = {"src": str(file), "format": "squashfs", "compressor": "xz"}
+    with during_the_build(image, lambda: os.utime(file) if kind == "tar" else other.replace(file)):
+        message = refused(image, **options)
+    assert message.startswith(f"{file} changed while the image was built")
+    built(image, **options)
+
+
+def test_what_is_put_beside_during_the_build_is_left_alone(source: Path, tmp_path: Path) -> None:
+    image = tmp_path / "images/image"
+    image.parent.mkdir()
+    tree = image.with_name("image.verity")
+    (source / "noise").write_bytes(os.urandom(4 << 20))
+    options = {"src": str(source), "format": "squashfs", "compressor": "xz", "verity": True, "verity_tree": "beside"}
+    for file, allowed in ((tree, False), (image, True)):
+        with during_the_build(image, lambda file=file: file.write_text("precious")):
+            message = run(image, **options, overwrite=allowed)["msg"]
+        assert f"{file} was put there while the image was built" in message
+        assert file.read_text() == "precious"
+    assert sorted(image.parent.iterdir()) == [image, tree]
+
+
+@pytest.mark.parametrize("kind", ["squashfs", "erofs"])
+def test_another_file_system_at_the_same_place_is_another_source(tmp_path: Path, kind: str) -> None:
+    """Although all that is said of its files is the same."""
+    source, image, point = tmp_path / "source", tmp_path / "image", tmp_path / "mounted"
+    source.mkdir()
+    seen = []
+    for number, text in enumerate(("first\n", "other\n")):
+        (source / "file").write_text(text)
+        for path in (source / "file", source):
+            os.utime(path, (1_600_000_000, 1_600_000_000))
+        built(tmp_path / f"version{number}", src=str(source), format=kind)
+    for number in (0, 1):
+        with opened(tmp_path / f"version{number}", point):
+            status = (point / "file").stat()
+            seen.append((status.st_dev, status.st_ino, status.st_ctime_ns, status.st_size))
+            result = built(image, src=str(point), format="ext4")
+            assert result["changed"]
+            assert not built(image, src=str(point), format="ext4")["changed"]
+            wanted = manifest.of(point)
+        same_as_source(image, "ext4", wanted, result, point)
+    assert seen[0] == seen[1]
 
 
 def test_files_of_others_are_left_alone(source: Path, tmp_path: Path) -> None:
@@ -1092,6 +1220,45 @@ def test_files_of_others_are_left_alone(source: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(image)
     assert "not an ordinary file" in refused(tmp_path / "link", **options)
     assert "not an ordinary file" in refused(source, **options)
+
+
+def test_other_images_where_files_beside_an_image_belong(source: Path, tmp_path: Path) -> None:
+    """They are replaced only where that is allowed, and never deleted."""
+    image, other = tmp_path / "root", tmp_path / "root.verity"
+    plain = {"src": str(source), "format": "squashfs"}
+    built(other, src=str(source), format="erofs")
+    for name in ("roothash.p7s", "cowherd.tree.old", "cowherd.json"):
+        (tmp_path / f"root.{name}").write_text("precious")
+    before = listing(tmp_path)
+    assert not built(image, state="absent")["changed"]
+    built(image, **plain)
+    built(image, **plain, rebuild=True)
+    beside = {**plain, "verity": True, "verity_tree": "beside"}
+    assert f"would destroy {other}, which is not of the image" in refused(image, **beside)
+    signed = {**plain, "verity": True, "signing": signing_pair(tmp_path, *CURVE, "-nodes")}
+    assert f"would destroy {image}.roothash.p7s, which is not of the image" in refused(image, **signed)
+    for name in ("key", "certificate"):
+        (tmp_path / name).unlink()
+    built(image, state="absent")
+    assert listing(tmp_path) == before
+    assert not built(other, src=str(source), format="erofs")["changed"]
+    four_runs(MODULE, {"path": str(image), **beside, "overwrite": True})
+    built(image, **plain)
+    assert not other.exists()
+
+
+def test_a_file_beside_that_was_changed_is_not_ours_any_more(source: Path, tmp_path: Path) -> None:
+    image, tree = tmp_path / "image", tmp_path / "image.verity"
+    options = {"src": str(source), "format": "squashfs", "verity": True, "verity_tree": "beside"}
+    built(image, **options)
+    tree.write_text("precious")
+    assert f"would destroy {tree}, which is not of the image" in refused(image, **options)
+    built(image, src=str(source), format="squashfs")
+    built(image, state="absent")
+    assert tree.read_text() == "precious"
+    tree.unlink()
+    tree.mkdir()
+    assert "not an ordinary file" in refused(image, **options, overwrite=True)
 
 
 def test_mode_and_absence(source: Path, tmp_path: Path) -> None:
@@ -1176,6 +1343,13 @@ def test_what_an_archive_lost_is_known_when_nothing_is_built(source: Path, tmp_p
         ({"format": "squashfs", "compressor": "brotli"}, "It has: "),
         ({"format": "squashfs", "compressor": "zstd", "level": 99}, "Level 99"),
         ({"format": "squashfs", "label": "x"}, "no label"),
+        (
+            {"format": "squashfs", "size": "2GiB", "inodes": "+5"},
+            "squashfs has no size, inodes. Leave `size`, `inodes`",
+        ),
+        ({"format": "squashfs", "method": "loop"}, "squashfs has no method"),
+        ({"format": "erofs", "journal": "none", "packed_meta_blocks": True}, "erofs has no journal, packed_meta_block"),
+        ({"format": "erofs", "reserved_percent": 5}, "erofs has no reserved_percent"),
         ({"format": "erofs", "compressor": "gzip"}, "It has: "),
         ({"method": "mkfs"}, "no method mkfs"),
         ({"format": "btrfs", "method": "shrink"}, "no method shrink"),
@@ -1196,6 +1370,8 @@ def test_what_an_archive_lost_is_known_when_nothing_is_built(source: Path, tmp_p
         ({"source_date_epoch": -1}, "source_date_epoch"),
         ({"path": "{folder}/none/image"}, "does not exist"),
         ({"path": "{folder}/" + "x" * 250}, "too long"),
+        ({"path": "{folder}/image.cowherd"}, "where the record of another image belongs"),
+        ({"path": "{folder}/image.cowherd.tree.3"}, "where the record of another image belongs"),
         ({"state": "verified", "root_hash": "abc"}, "64 hexadecimal digits"),
         ({"state": "verified", "root_hash": "0" * 64}, "no image"),
     ],
@@ -1208,3 +1384,22 @@ def test_bad_input(source: Path, tmp_path: Path, options: dict[str, Any], said: 
     assert result.get("failed")
     assert said in result["msg"]
     assert listing(tmp_path) == before
+
+
+def test_what_is_written_over_one_image_is_not_laid_over_another(source: Path, tmp_path: Path) -> None:
+    """As the script tells images apart that have no root hash; of squashfs, which has no UUID, the page says more."""
+    script = (ROOT / "roles/image_boot/files/mountroot").read_text().replace(". /scripts/cowherd-sprout\n", "")
+    identify = f'{script}\ncowherd_device=$1 cowherd_root_hash=$2\ncowherd_identify\necho "$cowherd_identity"\n'
+
+    def identity(image: Path, root_hash: str = "") -> str:
+        argv = ["sh", "-euc", identify, "sh", image, root_hash]
+        return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.strip()
+
+    for kind in ("ext4", "erofs", "btrfs"):
+        found = set()
+        for content in ("first\n", "other\n"):
+            (source / "etc/hostname").write_text(content)
+            built(tmp_path / kind, src=str(source), format=kind)
+            found.add(identity(tmp_path / kind))
+        assert len(found) == 2, kind
+    assert identity(tmp_path / "btrfs", "0123") == "0123"

@@ -10,7 +10,7 @@ from .. import tools
 from ..errors import CowError
 from ..tree import Tree
 from . import losses, workshop
-from .job import Built, Job, Options
+from .job import Built, Job, Options, refuse_room
 from .sizing import Content
 
 PRESETS = {
@@ -31,6 +31,7 @@ class Erofs:
 
     def check(self, options: Options) -> None:
         """Refuse what erofs does not have."""
+        refuse_room(options)
         if len(options.label.encode()) > _LONGEST_LABEL:
             raise CowError(f"The label {options.label!r} is longer than {_LONGEST_LABEL} bytes.")
         if options.level is not None and not options.compressor:

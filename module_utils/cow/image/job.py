@@ -49,6 +49,23 @@ class Options:
         )
 
 
+def refuse_room(options: Options) -> None:
+    """Refuse what is given for formats that are written once, and are as large as what is in them."""
+    given = {
+        "size": options.size != "minimum",
+        "method": options.method != "auto",
+        "reserved_percent": options.reserved_percent != 0,
+        "journal": options.journal != "auto",
+        "packed_meta_blocks": options.packed_meta_blocks,
+        "inodes": options.inodes != "auto",
+    }
+    if names := [name for name, is_given in given.items() if is_given]:
+        raise CowError(
+            f"{options.format} has no {', '.join(names)}. Leave {', '.join(f'`{name}`' for name in names)} out, or "
+            f"choose another format."
+        )
+
+
 @dataclass(frozen=True)
 class Room:
     """What a size asks for: all of it, or what is to be free, as a part of the minimum or in bytes."""

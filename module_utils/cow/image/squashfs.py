@@ -9,7 +9,7 @@ from .. import tools
 from ..errors import CowError
 from ..tree import Tree
 from . import losses, workshop
-from .job import Built, Job, Options
+from .job import Built, Job, Options, refuse_room
 from .sizing import Content
 
 PRESETS = {
@@ -29,6 +29,7 @@ class Squashfs:
 
     def check(self, options: Options) -> None:
         """Refuse what squashfs does not have."""
+        refuse_room(options)
         if options.label:
             raise CowError("squashfs has no label. Leave `label` out.")
         highest = _LEVELS.get(options.compressor)

@@ -249,6 +249,7 @@ def _build(found: Found, wanted: Wanted, reason: str) -> Plan:
     before, after = resource.differing(former.inputs if former else {}, inputs)
     if found.changes:
         after["changed"] = "; ".join(found.changes)
+    places = [record.description_path(wanted.path), record.record_path(wanted.path), *_contents(wanted, found.seen)]
     after["method"] = f"{found.method.name}: {found.method.why}" if found.method else "shows when it is unpacked"
     step = Step(
         f"build {wanted.path} ({'btrfs seed' if wanted.order.seed else 'btrfs'}, {wanted.order.checksum}) from "
@@ -256,9 +257,7 @@ def _build(found: Found, wanted: Wanted, reason: str) -> Plan:
         run=lambda: _Build(wanted, found.standing, found.seen, inputs, able).run(),
         before=before if found.standing.exists else None,
         after=after,
-        destroys=resource.replaced(
-            found.standing, [record.description_path(wanted.path), *_contents(wanted, found.seen)]
-        ),
+        destroys=resource.replaced(found.standing, places),
         permit=resource.OVERWRITE,
     )
     return Plan(steps=(step,), warnings=tuple(f"The image will lack {loss}." for loss in found.lost))
