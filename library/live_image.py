@@ -16,8 +16,8 @@ description:
   - In the image, and beside it as O(path) with C(.cowherd.json) added, is a description of its roots and of what they
     were made from. Beside it is a record, O(path) with C(.cowherd) added, too. Nothing is built again while all that
     the image was made from is the same; when it is not, the diff names what changed.
-  - The image is built in the folder that it belongs in and takes the place of the old one in one step. A build that
-    fails leaves the old image; what a killed one leaves is removed by the next run.
+  - The image is built in the folder that it belongs in and takes the place of the old one in one step, after it was
+    verified. A build that fails leaves the old image; what a killed one leaves is removed by the next run.
   - The sources are never written to. When one changes during the build, the build fails.
 author:
   - Cowherd contributors
@@ -130,6 +130,13 @@ options:
         and elsewhere. It needs O(force).
     type: bool
     default: true
+  verify:
+    description:
+      - Whether a new image is read from the disk, where the file system allows that, and compared with the checksums in
+        it, before it takes the place of the old one. When something is damaged, the build fails.
+      - An image that was built without it is not built or verified again because of it; O(state=verified) does that.
+    type: bool
+    default: true
   force:
     description:
       - Allows to replace or delete a seed that file systems which are mounted on this host need, and to clear the flag
@@ -203,6 +210,7 @@ image:
     description_path: /srv/media/debian.seed.cowherd.json
     lost: []
     varies: ["UUID of the file system", "UUIDs of its device, its subvolumes and its tree of chunks"]
+    verified: true
     seed: true
   contains:
     path:
@@ -312,7 +320,7 @@ image:
       returned: success
       sample: 3.6951
     seconds:
-      description: How long the build took, without reading the sources before.
+      description: How long the build took, without reading the sources before and the image afterwards.
       type: float
       returned: success
       sample: 21.4
@@ -333,6 +341,11 @@ image:
       elements: str
       returned: success
       sample: ["UUID of the file system", "UUIDs of its device, its subvolumes and its tree of chunks"]
+    verified:
+      description: Whether it was verified before it took its place.
+      type: bool
+      returned: success
+      sample: true
     seed:
       description: Whether it is a seed.
       type: bool
@@ -398,6 +411,7 @@ ARGUMENTS: dict[str, Any] = {
     "label": {"type": "str"},
     "method": {"type": "str", "choices": ["auto", "mkfs", "loop"], "default": "auto"},
     "seed": {"type": "bool", "default": True},
+    "verify": {"type": "bool", "default": True},
     **resource.ARGUMENTS,
     "force": {"type": "bool", "default": False},
 }

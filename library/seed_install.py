@@ -55,7 +55,10 @@ options:
   target:
     description:
       - Absolute path of a block device, best below C(/dev/disk/by-id), or of a file.
-      - One that is mounted, or in use in another way, is refused, as is a disk with partitions.
+      - A device is refused that is mounted, swap, beneath another device, or opened with C(O_EXCL), as is a disk with
+        partitions, and a file that a loop device shows.
+      - A file that a virtual machine or a pool of ZFS uses as a disk, and a device that a program has opened without
+        C(O_EXCL), are not seen to be in use.
     type: path
     required: true
   size:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -398,6 +399,48 @@ def flip(image: Path, good: bytes, wanted: bytes) -> None:
         content[place + 7] ^= 1
         place = good.find(wanted, place + 1)
     image.write_bytes(content)
+
+
+FAILING = """\
+#!{python}
+import os, pathlib, subprocess, sys
+status = subprocess.run(["{btrfstune}", *sys.argv[1:]]).returncode
+image = pathlib.Path(sys.argv[-1])
+content = image.read_bytes()
+place = content.index({wanted!r})
+with image.open("r+b") as file:
+    os.pwrite(file.fileno(), bytes([content[place] ^ 1]), place)
+sys.exit(status)
+"""
+"""Instead of the last tool that touches an image; when it has ended, the disk has lost one bit of what was written."""
+
+
+def test_an_image_that_is_damaged_when_it_was_built_does_not_take_the_place_of_the_old_one(bench: Bench) -> None:
+    tree = bench.sources / "failing"
+    make_plain(tree)
+    assert bench.run("failing")["image"]["verified"] is True
+    before = bench.everything()
+    programs = bench.sources / "programs"
+    programs.mkdir()
+    tool = programs / "btrfstune"
+    wanted = RANDOM[1 << 20 : (1 << 20) + 64]
+    tool.write_text(FAILING.format(python=sys.executable, btrfstune=shutil.which("btrfstune"), wanted=wanted))
+    tool.chmod(0o755)
+    failing = {"PATH": f"{programs}:{os.environ['PATH']}"}
+    (tree / "added").write_text("new")
+    for path in (tree / "added", tree):
+        os.utime(path, (1_700_000_000, 1_700_000_000))
+    for _ in range(2):  # nothing is forgotten by the run after that
+        refused = run_module(MODULE, bench.args("failing"), environment=failing)
+        assert "was left as it was" in refused["msg"]
+        assert "Hit: failing:/folder/again, failing:/random." in refused["msg"]
+        assert bench.everything() == before
+        assert not (bench.folder / ".media.seed.cowherd-build").exists()
+    taken = run_module(MODULE, bench.args("failing", verify=False), environment=failing)
+    assert taken["image"]["verified"] is False
+    assert "Hit: failing:/folder/again, failing:/random." in bench.refused(state="verified")
+    assert bench.run("failing", rebuild=True)["image"]["verified"] is True
+    bench.assert_holds("failing")
 
 
 def test_damage_outside_of_files(bench: Bench) -> None:

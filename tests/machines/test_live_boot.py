@@ -6,8 +6,10 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 
 import pytest
+from ansible.module_utils.cow import loop
 
 from tests.support import leftovers, needs
 from tests.support.ansible import run_module, run_playbook
@@ -53,6 +55,7 @@ def built(bootable_tree: Path) -> Iterator[Built]:
     """Two seeds of the same small Debian, the first by the playbook, the second with the checksum that is rarest."""
     needs.program("mkfs.btrfs")
     needs.program("veritysetup")
+    needs.program("mformat")
     (bootable_tree / "srv/look").write_text(LOOK)
     (bootable_tree / "srv/look").chmod(0o755)
     folder = leftovers.new_folder()
@@ -78,14 +81,17 @@ def built(bootable_tree: Path) -> Iterator[Built]:
 
 
 def test_what_is_written_on_a_disk_is_there_at_the_next_boot(built: Built, folder: Path) -> None:
-    """The disk was empty; with another seed it does not boot, and is not touched."""
-    first = _looked(folder, built.image(folder / "first"), _hardware(SPROUT))
+    """The disk was wiped as a refusal says. The seed is a disk, then a file on a stick; another one does not boot."""
+    first = _looked(folder, built.image(folder / "first"), _hardware(str(_wiped(_formatted(folder, "ext4")))))
     assert "new \n" in first
     assert "label cowherd-sprout" in first
     assert "/dev/vda" in first
     assert "/dev/vdb" in first
     disk = _kept(folder)
-    assert "new kept" in _looked(folder, built.image(folder / "second"), _hardware(str(disk)))
+    stick = bootable.image(folder / "second", built.folder, _stick(folder, built.folder / "live.seed"))
+    second = _looked(folder, stick, _hardware(str(disk), "cowherd.image=/live.seed"))
+    assert "new kept" in second
+    assert "/dev/loop0" in second
     assert "the btrfs on /dev/vdb has not grown out of this seed" in _refused(
         folder, built.image(folder / "other", "other.seed"), _hardware(str(disk))
     )
@@ -107,14 +113,17 @@ def test_a_seed_is_read_through_verity(built: Built, folder: Path) -> None:
 
 
 def test_what_cannot_be_meant_does_not_boot(built: Built, folder: Path) -> None:
-    """One machine is asked for all of it, with the disks /dev/vdb to /dev/vde."""
-    disks = (SPROUT, str(_formatted(folder, "ext4")), str(_formatted(folder, "btrfs")), "64M")
+    """One machine is asked for all of it, with the disks /dev/vdb to /dev/vdg."""
+    formatted = [str(_formatted(folder, kind)) for kind in ("ext4", "btrfs")]
+    disks = (SPROUT, *formatted, "64M", str(_with_bytes(folder)), str(_partitioned(folder)))
     asked = {
         "cowherd.sprout=/dev/vdb cowherd.subvol=gone": "the root gone of the seed cannot be mounted",
         "cowherd.sprout_size=90%": "cowherd.sprout_size=90% is more than half of the RAM",
         "cowherd.sprout=/dev/vdc": "/dev/vdc has something on it (ext4)",
         "cowherd.sprout=/dev/vdd": "the btrfs on /dev/vdd has not grown out of this seed. Not",
         "cowherd.sprout=/dev/vde": "/dev/vde is smaller than 96 MiB",
+        "cowherd.sprout=/dev/vdf": "/dev/vdf has data in its first MiB",
+        "cowherd.sprout=/dev/vdg": "/dev/vdg has data in its first MiB",
     }
     image = built.image(folder / "image")
     image.initrd.unlink()
@@ -135,6 +144,41 @@ def _formatted(folder: Path, kind: str) -> Path:
     disk = folder / f"{kind}.raw"
     run("truncate", f"--size={SPROUT}", str(disk))
     run(*FORMATTED[kind], str(folder / "tree"), str(disk))
+    return disk
+
+
+def _wiped(disk: Path) -> Path:
+    """Wipe a disk as it is said where one is refused."""
+    with loop.attached(disk, readonly=False) as device:
+        run("wipefs", "--quiet", "-a", device)
+        run("blkdiscard", "-z", "-l", "1MiB", device)
+    return disk
+
+
+def _with_bytes(folder: Path) -> Path:
+    """Make a disk with nothing but a few bytes that no tool knows, at the end of the first MiB."""
+    disk = folder / "bytes.raw"
+    with disk.open("wb") as file:
+        file.seek((1 << 20) - 512)
+        file.write(Random(1).randbytes(512))
+    run("truncate", f"--size={SPROUT}", str(disk))
+    return disk
+
+
+def _partitioned(folder: Path) -> Path:
+    """Make a disk with nothing but a partition table (MBR) with one partition from the first MiB on."""
+    disk = folder / "partitioned.raw"
+    first, size = (number.to_bytes(4, "little") for number in (2048, 204800))
+    disk.write_bytes(bytes(450) + b"\x83" + bytes(3) + first + size + bytes(48) + b"\x55\xaa")
+    run("truncate", f"--size={SPROUT}", str(disk))
+    return disk
+
+
+def _stick(folder: Path, seed: Path) -> Path:
+    """Make a disk with a file system as sticks have it, with the seed as a file."""
+    disk = folder / "stick.raw"
+    run("mformat", "-C", "-F", "-T", str(1 << 20), "-i", str(disk), "::")
+    run("mcopy", "-i", str(disk), str(seed), "::/")
     return disk
 
 

@@ -40,6 +40,7 @@ class Wanted:
     state: str
     roots: tuple[Root, ...]
     order: Order
+    verify: bool
     purge: Purge
     mode: int
     rebuild: bool
@@ -55,6 +56,7 @@ class Wanted:
             state=params["state"],
             roots=roots.of(params["roots"] or ()) if params["state"] == "present" else (),
             order=order,
+            verify=params["verify"],
             purge=Purge(tuple(params["purge"])),
             mode=resource.mode(params["mode"]),
             rebuild=params["rebuild"],
@@ -297,7 +299,19 @@ class _Build:
                 job = build.Job(wanted.order, method, shown, wanted.purge, text, work / "tools")
                 built = build.build(job)
             result = self._result(description, shown, built, job.target, time.monotonic() - began)
+            if wanted.verify:
+                self._verify(job.target)
             self._finish(work, job.target, text, result)
+
+    def _verify(self, target: Path) -> None:
+        """Read the new image while the old one is still in its place, which it takes only when it is whole."""
+        try:
+            verify.verify(target).require_whole(target)
+        except CowError as error:
+            raise CowError(
+                f"{self.wanted.path} was left as it was, as what was built to be there cannot be relied on: {error} "
+                f"Look at the kernel log: the disk or the memory of this machine may be failing."
+            ) from error
 
     def _show(self, stack: ExitStack, number: int, seen: Seen, work: Path) -> Shown:
         folder = work / f"root{number}"
@@ -336,6 +350,7 @@ class _Build:
             "description_path": str(record.description_path(self.wanted.path)),
             "lost": lost,
             "varies": list(built.varies),
+            "verified": self.wanted.verify,
         }
 
     def _finish(self, work: Path, target: Path, description: bytes, result: Mapping[str, Any]) -> None:
