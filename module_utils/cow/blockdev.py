@@ -82,6 +82,22 @@ def identify(path: str) -> Identity | None:
     return None
 
 
+def with_uuid(uuid: str) -> str:
+    """Return the block device with the file system of that UUID, "" when there is none."""
+    # With --uuid, blkid believes for some seconds what it remembers of a device, which may be another one by now.
+    command = [
+        "blkid",
+        "--cache-file",
+        "/dev/null",
+        "--list-one",
+        "--match-token",
+        f"UUID={uuid}",
+        "--output",
+        "device",
+    ]
+    return process.run(command, accept=(0, _NOTHING_FOUND)).stdout.strip()
+
+
 def signature(path: str) -> str:
     """Say what a device or file begins with, as in "ext4 (filesystem)"; "" when blkid(8) recognises nothing."""
     found = identify(path)

@@ -20,7 +20,7 @@ from uuid import uuid4
 
 import pytest
 from ansible.module_utils.cow import btrfs, lock, manifest
-from ansible.module_utils.cow.errors import Busy
+from ansible.module_utils.cow.errors import Busy, CowError
 from ansible.module_utils.cow.image import btrfs_seed
 from ansible.module_utils.cow.live import install
 from ansible.module_utils.cow.manifest import Manifest
@@ -127,8 +127,8 @@ def identity(path: Path | str) -> dict[str, str]:
 
 
 @contextmanager
-def loop_device(path: Path) -> Iterator[str]:
-    device = run("losetup", "--find", "--show", path).strip()
+def loop_device(path: Path, *options: str) -> Iterator[str]:
+    device = run("losetup", "--find", "--show", *options, path).strip()
     try:
         yield device
     finally:
@@ -167,7 +167,7 @@ def test_btrfs_into_a_new_file(bench: Bench, method: str) -> None:
 def test_btrfs_onto_a_device_with_every_wish(bench: Bench, method: str) -> None:
     wished = str(uuid4())
     bench.make_target()
-    with loop_device(bench.target) as device:
+    with loop_device(bench.target, "--sector-size", "4096") as device:
         (bench.folder / "by-id").symlink_to(device)
         args = {"target": bench.folder / "by-id", "uuid": wished, "label": "Box-1", "metadata": "dup", "method": method}
         runs = bench.four(**args)
@@ -332,6 +332,64 @@ def test_the_uuid_that_was_there(bench: Bench, method: str) -> None:
     bench.assert_installed()
 
 
+@pytest.mark.parametrize("wishes", [{}, {"method": "sprout"}, {"method": "copy"}, {"filesystem": "ext4"}])
+def test_a_uuid_that_another_device_has(bench: Bench, wishes: dict[str, str]) -> None:
+    other = bench.folder / "other"
+    with other.open("wb") as file:
+        file.truncate(16 << 20)
+    run("mkfs.ext4", "-q", other)
+    there = identity(other)["UUID"]
+    with loop_device(other) as device:
+        assert f"{device} has the UUID {there} already" in bench.refused(uuid=there, size="500MiB", **wishes)
+
+
+def test_a_uuid_that_was_given_to_another_target(bench: Bench) -> None:
+    """Neither is what is there destroyed when another installation is cut off, nor taken for what another one has."""
+    wished, first, second = str(uuid4()), bench.folder / "first", bench.folder / "second"
+    same = {"uuid": wished, "filesystem": "ext4", "size": "500MiB"}
+    bench.run(target=first, **same)
+    message = bench.refused(target=second, **same, label="another")
+    assert f"Another root was installed with the UUID {wished}, on {first}" in message
+    (bench.folder / "records" / f"{wished}.json").unlink()
+    bench.run(target=second, **same, label="another")
+    assert "labelled 'install'" in bench.refused(target=first, **same)
+    record = bench.folder / "records" / f"{wished}.json"
+    written = json.loads(record.read_text())
+    assert "unfinished" not in record.read_text()
+    killed_while_copying(bench.args(target=bench.folder / "third", **same, label="another"))
+    assert record.read_text() != json.dumps(written)
+    assert "labelled 'install'" in bench.refused(target=first, **same)
+
+
+def test_what_came_onto_a_target_that_is_marked(bench: Bench) -> None:
+    """Whoever makes a partition table leaves the mark where it is."""
+    entry = struct.pack("<8B2I", 0, 0, 0, 0, 0x83, 0, 0, 0, 2048, 200_000)
+    with bench.make_target().open("r+b") as file:
+        file.write(MARK.ljust(446, b"\0") + entry.ljust(64, b"\0") + b"\x55\xaa")
+    assert "dos" in bench.refused()
+    with bench.make_target().open("r+b") as file:
+        file.write(MARK)
+    run("mkswap", "--label", "precious", bench.target)
+    with bench.target.open("r+b") as file:
+        file.write(MARK)
+    assert "swap" in bench.refused()
+
+
+def test_seed_that_is_replaced_meanwhile(bench: Bench) -> None:
+    """As live_image publishes a new one: what was looked at is not what is there."""
+    run("mkfs.ext4", "-q", bench.make_target(500 << 20))
+    path = bench.folder / "published.seed"
+    path.write_bytes(bench.media.path.read_bytes())
+    usual = {key: option.get("default") for key, option in seed_install.ARGUMENTS.items()}
+    wanted = install.Wanted.of({**usual, **bench.args(seed=path, replace="ext4", verify=False, method="blocks")})
+    (step,) = install.plan(install.observe(wanted), wanted).steps
+    seeds.make(bench.folder / "new.seed", bench.folder / "point", content=2 << 20).replace(path)
+    before = bench.everything()
+    with pytest.raises(CowError, match="was replaced meanwhile"):
+        step.run()
+    assert bench.everything() == before
+
+
 @pytest.mark.parametrize("place", [100, 700_000, 300 << 20])
 def test_data_that_nothing_recognises(bench: Bench, place: int) -> None:
     with bench.make_target().open("r+b") as file:
@@ -399,6 +457,11 @@ def test_a_file_where_there_is_no_room_for_it(bench: Bench) -> None:
         message = bench.refused(target=str(small / "target"), size="1GiB")
         assert "Root install of the seed needs" in message
         assert not (small / "target").exists()
+        there = small / "target"
+        with there.open("wb") as file:
+            file.truncate(1 << 30)
+        assert "Root install of the seed needs" in bench.failed(target=str(there))
+        assert not there.stat().st_blocks
 
 
 def test_a_file_where_there_is_room_for_what_is_written(bench: Bench) -> None:
@@ -567,18 +630,35 @@ def test_killed_in_the_middle(
     bench: Bench, filesystem: str, method: str, moment: Callable[[Path], bool], number: signal.Signals
 ) -> None:
     wishes = {"uuid": str(uuid4())} if method == "blocks" else {}
-    args = bench.args(filesystem=filesystem, method=method, size="500MiB", **wishes)
+    killed(bench.args(filesystem=filesystem, method=method, size="500MiB", **wishes), moment, number)
+    assert moment(bench.target)
+    (title,) = bench.run(filesystem=filesystem, method=method, **wishes)["steps"]
+    assert title.endswith("where an unfinished installation is")
+    bench.assert_installed()
+
+
+@pytest.mark.parametrize("wishes", [{"filesystem": "ext4"}, {"method": "copy"}], ids=["ext4", "btrfs"])
+def test_a_copy_that_was_cut_off_is_known_without_records(bench: Bench, wishes: dict[str, str]) -> None:
+    """They are in memory where an installation is made from live media."""
+    killed_while_copying(bench.args(size="500MiB", **wishes))
+    (title,) = bench.run(records=bench.folder / "others", **wishes)["steps"]
+    assert title.endswith("where an unfinished installation is")
+    bench.assert_installed()
+
+
+def killed_while_copying(args: dict[str, Any]) -> None:
+    killed(args, lambda target: being_filled(target) and marked(target), signal.SIGKILL)
+
+
+def killed(args: dict[str, Any], moment: Callable[[Path], bool], number: signal.Signals) -> None:
+    target = Path(args["target"])
     program = [sys.executable, "-P", ROOT / "tests/support/module_main.py", ROOT / f"library/{MODULE}.py"]
     with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin
         process.stdin.write(json.dumps(args))
         process.stdin.close()
-        while process.poll() is None and not moment(bench.target):
+        while process.poll() is None and not moment(target):
             pass
         assert process.poll() is None, "it ended before it could be killed"
         os.kill(process.pid, number)
-    waiting.until(lambda: not run("losetup", "--associated", bench.target))
-    assert moment(bench.target)
-    (title,) = bench.run(filesystem=filesystem, method=method, **wishes)["steps"]
-    assert title.endswith("where an unfinished installation is")
-    bench.assert_installed()
+    waiting.until(lambda: not run("losetup", "--associated", target))

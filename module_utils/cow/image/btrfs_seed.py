@@ -24,7 +24,7 @@ def mounted(path: Path, found: Superblock, room: Path, *, buffered: bool = False
 
     buffered: what is read stays in memory as long as there is room, because it will be read again.
     """
-    with _of_one(found), _mounted(path, room, buffered=buffered) as both:
+    with _of_one(found), _mounted(path, found, room, buffered=buffered) as both:
         yield both
 
 
@@ -41,7 +41,7 @@ def sprouted(
     """
     with ExitStack() as stack:
         with _of_one(found):
-            source, point = stack.enter_context(_mounted(path, room))
+            source, point = stack.enter_context(_mounted(path, found, room))
             begin()
             btrfs.add_device(point, device)
         workshop.tool(["mount", "-o", "remount,rw", source, point])
@@ -55,7 +55,7 @@ def _of_one(found: Superblock) -> Iterator[None]:
 
 
 @contextmanager
-def _mounted(path: Path, room: Path, *, buffered: bool = False) -> Iterator[tuple[str, Path]]:
+def _mounted(path: Path, found: Superblock, room: Path, *, buffered: bool = False) -> Iterator[tuple[str, Path]]:
     with ExitStack() as stack:
         source = stack.enter_context(loop.attached(path, readonly=True, direct=not buffered))
         options = ("-t", "btrfs", "-o", "ro,noatime,subvolid=5")
@@ -64,7 +64,15 @@ def _mounted(path: Path, room: Path, *, buffered: bool = False) -> Iterator[tupl
         except CommandFailed as error:
             (room / "seed").rmdir()
             raise CowError(_why_not_mounted(path, error)) from error
+        _refuse_other(path, found, source)
         yield source, point
+
+
+def _refuse_other(path: Path, found: Superblock, source: str) -> None:
+    """Refuse what took the place of the image that was looked at, as a new build of it does."""
+    there = btrfs.superblock(Path(source))
+    if there is None or (there.uuid, there.generation) != (found.uuid, found.generation):
+        raise CowError(f"The seed {path} was replaced meanwhile by another one. Start again.")
 
 
 def _why_not_mounted(path: Path, error: CommandFailed) -> str:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 from uuid import uuid4
 
 from .. import btrfs, btrfs_extents, treecopy
@@ -83,15 +84,16 @@ def install(seed: Seed, order: Order, device: str, room: Path, begin: Callable[[
     device, and the target may have had it. The seed is read where it is, and not through the mount, which shows files.
     """
     tool = Btrfs(run=workshop.tool)
-    with btrfs_seed.mounted(seed.path, seed.superblock, room) as (_, point):
-        used = btrfs_extents.in_use(point, seed.superblock.node_bytes)
-    with _draft(seed, used.metadata, room) as draft:
-        tool.set_seed(str(draft), seed=False)
-        tool.set_label(draft, order.label)
-        begin()
-        with single_root.unfinished_in_words(seed):
-            tool.set_uuid(str(draft), order.uuid or str(uuid4()))
-            _write(seed.path, used.data, draft, device)
+    with seed.path.open("rb") as source:  # before it is mounted, which tells another one that took its place
+        with btrfs_seed.mounted(seed.path, seed.superblock, room) as (_, point):
+            used = btrfs_extents.in_use(point, seed.superblock.node_bytes)
+        with _draft(seed, source, used.metadata, room) as draft:
+            tool.set_seed(str(draft), seed=False)
+            tool.set_label(draft, order.label)
+            begin()
+            with single_root.unfinished_in_words(seed):
+                tool.set_uuid(str(draft), order.uuid or str(uuid4()))
+                _write(source, used.data, draft, device)
     with (
         single_root.unfinished_in_words(seed),
         workshop.mounted(device, room / "target", "-t", "btrfs", "-o", "noatime,subvolid=5") as point,
@@ -105,11 +107,14 @@ def install(seed: Seed, order: Order, device: str, room: Path, begin: Callable[[
 
 
 @contextmanager
-def _draft(seed: Seed, metadata: Iterable[Run], room: Path) -> Iterator[Path]:
-    """Give a file in memory that is the seed without its data."""
-    with workshop.mounted("cowherd-draft", room / "draft", "-t", "tmpfs", "-o", "mode=0700") as folder:
+def _draft(seed: Seed, source: BinaryIO, metadata: Iterable[Run], room: Path) -> Iterator[Path]:
+    """Give a file in memory that is the seed without its data.
+
+    Of small pages, as what is in none of them is not written to the target.
+    """
+    with workshop.mounted("cowherd-draft", room / "draft", "-t", "tmpfs", "-o", "mode=0700,huge=never") as folder:
         path = folder / "metadata"
-        with path.open("xb") as file, seed.path.open("rb") as source:
+        with path.open("xb") as file:
             file.truncate(seed.superblock.device_bytes)
             try:
                 _copy(source.fileno(), (*metadata, *_superblocks(seed)), file.fileno())
@@ -127,12 +132,12 @@ def _superblocks(seed: Seed) -> Iterator[Run]:
             yield Run(place, place + btrfs.SUPERBLOCK_BYTES)
 
 
-def _write(seed: Path, used: Iterable[Run], draft: Path, device: str) -> None:
+def _write(seed: BinaryIO, used: Iterable[Run], draft: Path, device: str) -> None:
     """Write the data, then the metadata, and when that is on the device the superblock by which it is found."""
     target = os.open(device, os.O_WRONLY | os.O_DIRECT | os.O_CLOEXEC)
     try:
-        with seed.open("rb") as source, draft.open("rb") as changed:
-            data, metadata = source.fileno(), changed.fileno()
+        with draft.open("rb") as changed:
+            data, metadata = seed.fileno(), changed.fileno()
             superblock = Run(btrfs.SUPERBLOCKS[0], btrfs.SUPERBLOCKS[0] + btrfs.SUPERBLOCK_BYTES)
             rest = _without(superblock, itertools.starmap(Run, treecopy.segments(metadata)))
             for descriptor, runs in ((data, used), (metadata, rest), (metadata, [superblock])):
@@ -140,8 +145,8 @@ def _write(seed: Path, used: Iterable[Run], draft: Path, device: str) -> None:
                 os.fsync(target)
     except OSError as error:
         raise CowError(
-            f"The seed {seed} could not be read, or {device} not be written: {error.strerror}. The target is marked as "
-            f"unfinished. Look at the kernel log for the one that fails."
+            f"The seed {seed.name} could not be read, or {device} not be written: {error.strerror}. The target is marked "
+            f"as unfinished. Look at the kernel log for the one that fails."
         ) from error
     finally:
         os.close(target)

@@ -11,7 +11,7 @@ from ..btrfs import Btrfs
 from ..image import btrfs_seed, sizing, workshop
 from ..image.sizing import Need
 from ..tree import walk
-from . import capacity
+from . import capacity, target
 from . import seed as seeds
 from .order import Order
 from .seed import Seed
@@ -38,6 +38,8 @@ def install(seed: Seed, order: Order, device: str, room: Path, begin: Callable[[
         need = capacity.need_of(walk(source / order.root))
         begin()
         workshop.tool([*_maker(order, need, seeds.bytes_of(Path(device))), device])
+        if order.filesystem in target.BEHIND_THE_MARK:
+            target.mark(device)
         written = _filled(order, source / order.root, device, room)
     _set_label(order, device, room)
     workshop.synced(Path(device))

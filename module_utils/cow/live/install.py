@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
-from .. import names, tools
+from .. import blockdev, names, tools
 from ..btrfs import Subvolume
 from ..errors import CowError
 from ..image import sources
@@ -76,10 +76,11 @@ class Found:
     @property
     def complete(self) -> bool:
         """The target has what is wanted."""
-        if self.record is None:
-            return False
-        # Records of former versions have the method among the inputs.
-        return {key: value for key, value in self.record["inputs"].items() if key != "method"} == self.inputs
+        return self.record is not None and self.is_of(self.record)
+
+    def is_of(self, record: Mapping[str, Any]) -> bool:
+        """A record is of an installation of what is wanted. Those of former versions have the method in them."""
+        return {key: value for key, value in record["inputs"].items() if key != "method"} == self.inputs
 
 
 def observe(wanted: Wanted) -> Found:
@@ -122,13 +123,15 @@ def _size(wanted: Wanted, target: Target) -> int | None:
 def _target(wanted: Wanted) -> tuple[Target, Mapping[str, Any] | None]:
     """Return the target, and the record of the installation that is on it.
 
-    That of a copy is there before the file system is, and says of its UUID that it is unfinished. The label says it to
-    people alone: anybody may have given it.
+    That of a copy is there before the file system is, and says of its UUID that it is unfinished. It takes the label
+    too, which anybody may have given, for another file system may have the same UUID.
     """
     target = targets.observe(wanted.target)
     record = None if target.unfinished or not target.uuid else _journal(wanted.records, target.uuid).read()
     if record and record.get("unfinished"):
-        return replace(target, content="", unfinished=True), None
+        if target.label == targets.UNFINISHED_LABEL:
+            return replace(target, content="", unfinished=True), None
+        return target, None
     return target, record
 
 
@@ -157,6 +160,7 @@ def plan(found: Found, wanted: Wanted) -> Plan:
         _refuse_other_uuid(found, wanted)
         return Plan()
     _refuse_known_uuid(found, wanted)
+    _refuse_uuid_elsewhere(found, wanted)
     size = _size(wanted, target)
     if size is None:
         raise CowError(f"There is no file {wanted.target}. Set `size` to have it made, or name a device.")
@@ -165,8 +169,9 @@ def plan(found: Found, wanted: Wanted) -> Plan:
             f"{wanted.target} is too small: it has {targets.room_in_words(size)}, and root {wanted.order.root} of the "
             f"seed needs {targets.room_in_words(found.least)} by this method ({found.method.name})."
         )
-    if target.bytes is None:
-        sources.refuse_no_room(wanted.target.parent, _written(found), f"Root {wanted.order.root} of the seed")
+    if not target.device:
+        more = _written(found) - targets.allocated_bytes(target)
+        sources.refuse_no_room(wanted.target.parent, more, f"Root {wanted.order.root} of the seed")
     _refuse_unnamed(found, wanted)
     first, *others = (*_make_file(found, size), _install(found, wanted))
     return Plan.of(_with_verified_seed(first, found, wanted) if wanted.verify else first, *others)
@@ -209,6 +214,25 @@ def _refuse_other_uuid(found: Found, wanted: Wanted) -> None:
 def _refuse_known_uuid(found: Found, wanted: Wanted) -> None:
     if wanted.order.uuid and UUID(found.seed.superblock.uuid) == UUID(wanted.order.uuid):
         raise CowError(f"The UUID {wanted.order.uuid} is the seed's own. Two file systems cannot have the same one.")
+
+
+def _refuse_uuid_elsewhere(found: Found, wanted: Wanted) -> None:
+    """Refuse a UUID that another file system has, as far as that is known: by it one would be taken for the other."""
+    order = wanted.order
+    if not order.uuid or order.uuid == found.target.uuid:
+        return
+    if device := blockdev.with_uuid(order.uuid):
+        raise CowError(
+            f"{device} has the UUID {order.uuid} already, and two file systems cannot have the same one. Detach it, or "
+            f"leave `uuid` out."
+        )
+    journal = _journal(wanted.records, order.uuid)
+    record = journal.read()
+    if record and not record.get("unfinished") and not found.is_of(record):
+        raise CowError(
+            f"Another root was installed with the UUID {order.uuid}, on {record['result']['target']}. If that is no "
+            f"more, delete {journal.path}. Otherwise leave `uuid` out."
+        )
 
 
 def _refuse_unnamed(found: Found, wanted: Wanted) -> None:

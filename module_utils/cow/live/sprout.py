@@ -11,6 +11,7 @@ from ..size import whole_mib
 from . import single_root
 from .order import Order
 from .seed import Seed
+from .target import UNFINISHED_LABEL
 
 _SPARE = 48 << 20
 """For the first MiB, and chunks of data that are not full."""
@@ -44,6 +45,7 @@ def install(seed: Seed, order: Order, device: str, room: Path, begin: Callable[[
         single_root.unfinished_in_words(seed),
         btrfs_seed.sprouted(seed.path, seed.superblock, device, room, begin) as (source, point),
     ):
+        tool.set_label(point, UNFINISHED_LABEL)  # not the seed's, by which live media may be found
         single_root.keep_only(point, order.root, tool)
         tool.remove_device(point, source)
         single_root.make_default(point / order.root, tool)

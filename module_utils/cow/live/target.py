@@ -6,8 +6,9 @@ import errno
 import fcntl
 import os
 import stat
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,11 @@ UNKNOWN = "data"
 _MARKER = b"cowherd: this installation is not finished\n"
 _SECTOR = 512
 _LOOKED_AT = _MIB = 1 << 20
+BEHIND_THE_MARK = ("btrfs", "ext4")
+"""File systems that leave the first sector alone; what else is on a marked device came there later."""
+_LINGERS = 3.0
+"""Seconds that a loop device may be there still that was let go of: udev looks at what changed."""
+_PAUSE = 0.05
 
 
 @dataclass(frozen=True)
@@ -32,8 +38,9 @@ class Target:
 
     bytes: its size, None for a file that is not there.
     content: what is on it in words, "" when nothing is.  names: words that it may be named by, the most exact first.
-    unfinished: an installation was begun here and did not end. Of a file system that was to be filled by copying, the
-        record of the installation says so.
+    label: of the file system.
+    unfinished: an installation was begun here and did not end. An XFS has no room for the mark: its label and the
+        record of the installation say so.
     """
 
     path: Path
@@ -43,6 +50,7 @@ class Target:
     names: tuple[str, ...]
     uuid: str
     unfinished: bool
+    label: str = ""
 
 
 def observe(path: Path) -> Target:
@@ -64,22 +72,25 @@ def observe(path: Path) -> Target:
 @contextmanager
 def writable(target: Target) -> Iterator[str]:
     """Give the block device of a target, kept from udev's eyes, which would open it, while it changes."""
-    if not target.device:
-        with loop.attached(target.path, readonly=False, direct=True) as device:
-            yield device
-        return
-    descriptor = os.open(target.path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
+    with ExitStack() as stack:
+        device = str(target.path)
+        if not target.device:
+            device = stack.enter_context(loop.attached(target.path, readonly=False, direct=True))
+        descriptor = os.open(device, os.O_RDONLY | os.O_CLOEXEC)
+        stack.callback(os.close, descriptor)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield str(target.path)
-    finally:
-        os.close(descriptor)
+        yield device
 
 
 def begin(device: str) -> None:
-    """Mark a device as one with an unfinished installation, durably, then remove every signature that is on it."""
-    _write_first_sector(device, _MARKER)
+    """Mark a device as unfinished, then remove every signature that is on it."""
+    mark(device)
     workshop.tool(["wipefs", "--all", "--quiet", device])
+
+
+def mark(device: str) -> None:
+    """Mark a device as one with an unfinished installation, durably. What is behind the first sector stays."""
+    _write_first_sector(device, _MARKER)
 
 
 def end(device: str) -> None:
@@ -131,7 +142,10 @@ def _refuse_used_device(real: Path) -> None:
 
 
 def _refuse_used_file(real: Path) -> None:
-    if devices := loop.backed_by(real):
+    deadline = time.monotonic() + _LINGERS
+    while (devices := loop.backed_by(real)) and time.monotonic() < deadline:
+        time.sleep(_PAUSE)
+    if devices:
         raise CowError(
             f"{real} is in use by {', '.join(devices)}. Unmount what is on it, and detach it (`losetup --detach`)."
         )
@@ -140,7 +154,7 @@ def _refuse_used_file(real: Path) -> None:
 def _recognised(real: Path, device: bool) -> Target:
     found = blockdev.identify(str(real))
     size = bytes_of(real)
-    marked = _is_marked(real)
+    marked = _is_marked(real) and (found is None or found.type in BEHIND_THE_MARK)
     if found is None:
         unknown = not marked and _holds_data(real, device)
         content = "data that no tool recognises" if unknown else ""
@@ -154,6 +168,7 @@ def _recognised(real: Path, device: bool) -> Target:
         names=tuple(filter(None, (found.uuid, found.type))),
         uuid=found.uuid,
         unfinished=marked,
+        label=found.label,
     )
 
 
@@ -180,6 +195,11 @@ def _holds_data(real: Path, device: bool) -> bool:
             if any(file.read(_LOOKED_AT)):
                 return True
             position += _LOOKED_AT
+
+
+def allocated_bytes(target: Target) -> int:
+    """Return what a file takes on its disk already."""
+    return 0 if target.bytes is None else target.path.stat().st_blocks * _SECTOR
 
 
 def room_in_words(size: int) -> str:
