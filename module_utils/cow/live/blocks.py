@@ -145,8 +145,8 @@ def _write(seed: BinaryIO, used: Iterable[Run], draft: Path, device: str) -> Non
                 os.fsync(target)
     except OSError as error:
         raise CowError(
-            f"The seed {seed.name} could not be read, or {device} not be written: {error.strerror}. The target is marked "
-            f"as unfinished. Look at the kernel log for the one that fails."
+            f"The seed {seed.name} could not be read, or {device} not be written: {error.strerror}. The target is "
+            f"marked as unfinished. Look at the kernel log for the one that fails."
         ) from error
     finally:
         os.close(target)
