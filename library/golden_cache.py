@@ -48,7 +48,8 @@ options:
   keep:
     description:
       - How many complete generations to keep, the current one among them. Older ones are removed, those with
-        sessions excepted.
+        sessions excepted. What else keeps one from being removed is a warning, and so it is for what an interrupted run
+        left.
     type: int
     default: 3
   generation:
@@ -142,6 +143,24 @@ generations:
       elements: str
       returned: always
       sample: [alice, bob]
+not_removed:
+  description: Superseded and unfinished generations that could not be removed. The promotion does not fail for them.
+  type: list
+  elements: dict
+  returned: always
+  contains:
+    what:
+      description: Which one.
+      type: str
+      returned: always
+      sample: generation 2 of monorepo (superseded)
+    msg:
+      description: Why it stays, as in the warning.
+      type: str
+      returned: always
+      sample: >-
+        Generation 2 cannot be removed: tank/golden/monorepo/generations/2@backup depends on it, and was not made by
+        Cowherd. Destroy that first, or let the generation stay.
 steps:
   description: What was done in this order, or would be done in check mode.
   type: list
@@ -178,7 +197,7 @@ def main() -> None:
         converge(
             module,
             observe=lambda: resource.observe_cache(store, wanted),
-            plan=lambda found: resource.plan_cache(found, wanted, store),
+            plan=lambda found: resource.plan_cache(found, wanted, store, module.warn),
             describe=lambda found: resource.describe_cache(found, store),
         )
 

@@ -24,6 +24,9 @@ class Mount:
     options: those of the mount and of the file system under it, each once.
     root: the folder of the file system that is seen at mount_point; "/" but for bind mounts and btrfs subvolumes.
     device: the file system's major:minor; two mounts with the same one show the same file system.
+    parent: the id of the mount that it is on.
+    peers, master: numbers of groups of mounts, 0 for none: what is mounted or unmounted in one of its peers is so in
+        it, and so is what is in those of its master.
     """
 
     fstype: str
@@ -32,6 +35,9 @@ class Mount:
     options: tuple[str, ...]
     root: Path
     device: str
+    parent: int = 0
+    peers: int = 0
+    master: int = 0
 
     def inside(self, path: Path) -> Path:
         """Where a path under `mount_point` is in the file system, seen from its top."""
@@ -64,12 +70,11 @@ def every() -> tuple[Mount, ...]:
 def showing(path: Path) -> tuple[Mount, ...]:
     """Return the mounts that show the folder `path` or something in it, and those in it that show something else."""
     real = path.resolve()
-    own = under(real)
-    inside = own.inside(real)
+    device, inside = place(real)
     return tuple(
         mount
         for mount in every()
-        if mount.mount_point.is_relative_to(real) or (mount.device == own.device and mount.root.is_relative_to(inside))
+        if mount.mount_point.is_relative_to(real) or (mount.device == device and mount.root.is_relative_to(inside))
     )
 
 
@@ -80,6 +85,16 @@ def tells_changes(path: Path) -> bool:
     """
     mount = under(path)
     return mount.fstype not in _NO_CHANGE_TIMES and "ro" not in mount.options
+
+
+def place(folder: Path) -> tuple[str, Path]:
+    """Return the device of the file system that a folder is in, and where in it, seen from its top.
+
+    That is how each mount namespace names the folder, wherever it has it.
+    """
+    real = folder.resolve()
+    own = under(real)
+    return own.device, own.inside(real)
 
 
 def point(path: Path) -> Path:
@@ -159,7 +174,8 @@ def _read_table() -> dict[int, Mount]:
 
 def _parse_line(line: bytes) -> tuple[int, Mount]:
     of_mount, of_file_system = line.split(b" - ", 1)
-    mount_id, _parent, device, root, mount_point, options, *_ = of_mount.split(b" ")
+    mount_id, parent, device, root, mount_point, options, *of_groups = of_mount.split(b" ")
+    groups = dict(each.split(b":", 1) for each in of_groups if b":" in each)
     fstype, source, super_options = of_file_system.split(b" ", 2)
     both = dict.fromkeys((_unescaped(options) + "," + _unescaped(super_options)).split(","))
     return int(mount_id), Mount(
@@ -169,6 +185,9 @@ def _parse_line(line: bytes) -> tuple[int, Mount]:
         options=tuple(both),
         root=Path(_unescaped(root)),
         device=_unescaped(device),
+        parent=int(parent),
+        peers=int(groups.get(b"shared", 0)),
+        master=int(groups.get(b"master", 0)),
     )
 
 

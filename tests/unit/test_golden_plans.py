@@ -89,7 +89,7 @@ PROMOTE = WantedCache("p", source=FOLDER)
         (
             FoundCache(project(1, generation(1), generation(2, BUILDING)), "new"),
             PROMOTE,
-            ["remove unfinished generation 2 of p", "make generation 2 of p from /srv/build, and make it current"],
+            ["remove unfinished generation 2 of p", "make generation 3 of p from /srv/build, and make it current"],
         ),
         (
             FoundCache(project(1, generation(1), generation(2)), "new"),
@@ -104,9 +104,9 @@ PROMOTE = WantedCache("p", source=FOLDER)
     ],
 )
 def test_steps_for_a_project(found: FoundCache, wanted: WantedCache, steps: list[str]) -> None:
-    planned = resource.plan_cache(found, wanted, STORE)
+    planned = resource.plan_cache(found, wanted, STORE, pytest.fail)
     assert planned.titles == steps
-    assert planned.facts == {"backend": "copy", "why": "it is so"}
+    assert planned.facts == {"backend": "copy", "why": "it is so", "not_removed": []}
 
 
 @pytest.mark.parametrize(
@@ -143,12 +143,12 @@ def test_steps_for_a_project(found: FoundCache, wanted: WantedCache, steps: list
 )
 def test_removals_that_are_refused(found: Project, wanted: WantedCache, error: type[CowError], said: str) -> None:
     with pytest.raises(error, match=said):
-        resource.plan_cache(FoundCache(found), wanted, STORE)
+        resource.plan_cache(FoundCache(found), wanted, STORE, pytest.fail)
 
 
 def test_removals_need_the_permission() -> None:
     for wanted in (WantedCache("p", present=False), WantedCache("p", present=False, generation=1)):
-        (step,) = resource.plan_cache(FoundCache(THREE), wanted, STORE).steps
+        (step,) = resource.plan_cache(FoundCache(THREE), wanted, STORE, pytest.fail).steps
         assert (bool(step.destroys), step.permit) == (True, "state")
 
 

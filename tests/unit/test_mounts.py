@@ -27,7 +27,11 @@ def test_parse() -> None:
         options=("rw", "relatime", "subvolid=256", "subvol=/@home"),
         root=Path("/@home"),
         device="0:39",
+        parent=22,
+        peers=1,
+        master=2,
     )
+    assert (table[22].peers, table[22].master) == (0, 0)
     assert table[22].options == ("rw", "relatime", "discard")
     assert table[44].mount_point == Path("/srv/with space\ttab\\slash")
     assert table[44].fstype == "fuse.sshfs"

@@ -64,10 +64,10 @@ class Backend(Protocol):
         """Copy a folder as an unfinished generation. Takes long."""
 
     def capture(self, project: str, number: int, session: Session) -> None:
-        """Take the tree of a session, as it is at one moment, as an unfinished generation."""
+        """Take the tree of a session, as it is at one moment, as an unfinished generation. May take long."""
 
     def seal(self, project: str, number: int) -> None:
-        """Make an unfinished generation unchangeable, held, and independent of all others."""
+        """Make an unfinished generation unchangeable, held, and independent of all others; nobody clones meanwhile."""
 
     def complete(self, project: str, number: int, record: Record) -> None:
         """Mark it as complete, durably."""
@@ -78,8 +78,14 @@ class Backend(Protocol):
     def require_free_generation(self, project: Project, number: int) -> None:
         """Refuse, InUse, while something that is not ours needs the generation. Changes nothing."""
 
+    def withdraw(self, project: Project, number: int) -> None:
+        """Note that a generation without sessions is about to go, and give others what they need of it.
+
+        No clone is made meanwhile. InUse as by `require_free_generation`.
+        """
+
     def remove_generation(self, project: Project, number: int) -> None:
-        """Remove a generation that has no sessions, or an unfinished one; others keep what they need of it."""
+        """Remove a generation that was withdrawn. Takes long where it is a tree of files."""
 
     def rebase(self, project: str, number: int, session: Session) -> None:
         """Have the session that a generation was made from count as a clone of that."""

@@ -140,11 +140,13 @@ def _promote(options: argparse.Namespace, settings: Mapping[str, Any]) -> Result
     asked = {"project": options.project, "state": "present", "generation": None, "keep": settings["keep"]}
     wanted = resource.WantedCache.of({**asked, "source": options.source, "session": options.session})
     store = _store(settings)
-    planned = resource.plan_cache(resource.observe_cache(store, wanted), wanted, store)
+    # What is warned of is in not_removed.
+    planned = resource.plan_cache(resource.observe_cache(store, wanted), wanted, store, warn=lambda _: None)
     for step in planned.steps:
         step.run()
     found = resource.describe_cache(resource.FoundCache(store.project(options.project)), store)
-    return {"project": options.project, "changed": bool(planned.steps), "steps": planned.titles, **found}, 0
+    done = {"changed": bool(planned.steps), "steps": planned.titles, **found, **planned.facts}
+    return {"project": options.project, **done}, 0
 
 
 def _destroy_options(command: argparse.ArgumentParser) -> None:

@@ -299,15 +299,18 @@ class Datasets:
         """See that neither a snapshot of it nor a clone is of others."""
         self._require_free_of_others(self._require(project.name), number)
 
-    def remove_generation(self, project: Project, number: int) -> None:
-        """Hand the snapshots of others back, then destroy the dataset and its own snapshot, or what is left of them."""
+    def withdraw(self, project: Project, number: int) -> None:
+        """Note it, and hand the snapshots of others back."""
         inventory = self._require(project.name)
-        name = inventory.generations.get(number)
         self._require_free_of_others(inventory, number)
-        if name:
+        if name := inventory.generations.get(number):
             self._begin_removal(inventory, name)
             self._hand_back(project.name, number)
-        own = self._require(project.name).snapshots.get(number)
+
+    def remove_generation(self, project: Project, number: int) -> None:
+        """Destroy the dataset and its own snapshot, or what is left of them."""
+        inventory = self._require(project.name)
+        name, own = inventory.generations.get(number), inventory.snapshots.get(number)
         if name and own and own.startswith(f"{name}@"):
             self._destroy_snapshot(own)
         if name:
@@ -417,7 +420,9 @@ class Datasets:
         return (name,)
 
     def _is_mounted(self, name: str, folder: Path, table: tuple[mounts.Mount, ...]) -> bool:
-        return any(mount.mount_point == folder and mount.source in self._sources(name) for mount in table)
+        """Whether it is what is seen there: something else may lie over it."""
+        here = [mount for mount in table if mount.mount_point == folder]
+        return bool(here) and here[-1].source in self._sources(name)
 
     def _generation_sizes(self, inventory: Inventory, number: int) -> Sizes:
         name, snapshot = inventory.generations[number], inventory.snapshots.get(number)

@@ -6,6 +6,7 @@ inline in metadata is not counted.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -24,36 +25,51 @@ _LAST, _INLINE, _SHARED = 0x1, 0x200, 0x2000
 _ALL = 2**64 - 1
 
 
-def measure(tree: Path) -> Sizes:
-    """Measure the regular files in a tree, each once; links are not followed, other file systems not entered."""
+def measure(tree: Path) -> Sizes | None:
+    """Measure the regular files in a tree, each once; links are not followed, other file systems not entered.
+
+    A tree may be in use meanwhile: what goes before it was measured is left out. None when the tree itself is gone.
+    """
     exclusive = shared = 0
-    for of_file in _files(tree):
-        exclusive += of_file.exclusive
-        shared += of_file.shared
+    try:
+        for of_file in _files(tree):
+            exclusive += of_file.exclusive
+            shared += of_file.shared
+    except FileNotFoundError:
+        return None
     return Sizes(exclusive, shared)
 
 
 def _files(tree: Path) -> Iterator[Sizes]:
-    seen: set[tuple[int, int]] = set()
+    seen: set[int] = set()
     device = tree.stat().st_dev
     for _, folders, names, descriptor in os.fwalk(tree):
-        folders[:] = [
-            name for name in folders if os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_dev == device
-        ]
+        found = ((name, _status(name, descriptor)) for name in folders)
+        folders[:] = [name for name, status in found if status and status.st_dev == device]
         for name in names:
-            try:
-                status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
-                if not stat.S_ISREG(status.st_mode) or not status.st_blocks or (key := (device, status.st_ino)) in seen:
-                    continue
-                if status.st_nlink > 1:
-                    seen.add(key)
-                yield _measured(name, descriptor, status.st_blocks * 512)
-            except FileNotFoundError:
-                continue  # A session's tree is in use while it is measured.
+            status = _status(name, descriptor)
+            if not status or not stat.S_ISREG(status.st_mode) or not status.st_blocks or status.st_ino in seen:
+                continue
+            if status.st_nlink > 1:
+                seen.add(status.st_ino)
+            if measured := _measured(name, descriptor, status.st_blocks * 512):
+                yield measured
 
 
-def _measured(name: str, folder: int, allocated: int) -> Sizes:
-    descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+def _status(name: str, folder: int) -> os.stat_result | None:
+    with contextlib.suppress(FileNotFoundError):
+        return os.stat(name, dir_fd=folder, follow_symlinks=False)
+    return None
+
+
+def _measured(name: str, folder: int, allocated: int) -> Sizes | None:
+    """Return None for what is gone, or is something else than a file now."""
+    try:
+        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ELOOP, errno.ENXIO):
+            raise
+        return None
     try:
         exclusive = shared = 0
         for length, flags in _extents(descriptor):

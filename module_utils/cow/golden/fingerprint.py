@@ -16,21 +16,31 @@ def of(tree: Path) -> str:
 
     The kernel sets the ctime at each change of content or attributes, and nobody can set it back. What belongs to the
     tree is what a copy takes: what is mounted in it does not, and a subvolume in it does.
+
+    Of a tree in which something goes meanwhile the digest is like no other one.
     """
-    digest = hashlib.sha256()
     try:
-        itself = tree.lstat()
+        return _of(tree)
     except FileNotFoundError:
         raise NotThere(f"The folder {tree} does not exist.") from None
+
+
+def _of(tree: Path) -> str:
+    digest = hashlib.sha256()
+    itself = tree.lstat()
     if not stat.S_ISDIR(itself.st_mode):
         raise Refusal(f"{tree} is not a folder. Name the folder that holds the tree.")
     _add(digest, b".", itself)
     covered = {os.path.join(os.fsencode(tree), point) for point in mounts_below(tree)}  # noqa: PTH118
     for path, folders, names, descriptor in os.fwalk(os.fsencode(tree)):
         folders.sort()
-        found = {name: os.stat(name, dir_fd=descriptor, follow_symlinks=False) for name in (*folders, *sorted(names))}
-        for name, status in found.items():
-            _add(digest, os.path.join(path, name), status)  # noqa: PTH118
+        for name in (*folders, *sorted(names)):
+            try:
+                status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+            except FileNotFoundError:
+                digest.update(os.urandom(32))
+            else:
+                _add(digest, os.path.join(path, name), status)  # noqa: PTH118
         folders[:] = [name for name in folders if os.path.join(path, name) not in covered]  # noqa: PTH118
     return digest.hexdigest()
 

@@ -93,19 +93,12 @@ class Folders:
 
     def sizes(self, project: Project) -> tuple[dict[int, Sizes], dict[str, Sizes]]:
         """Look at which parts of each file are shared."""
-        from . import extents  # noqa: PLC0415
+        from .extents import measure  # noqa: PLC0415
 
-        generations = {
-            each.number: extents.measure(self._generation(project.name, each.number))
-            for each in project.generations
-            if each.state != GONE
-        }
-        sessions = {
-            each.name: extents.measure(self._session_folder(project.name, each.name))
-            for each in project.sessions
-            if each.state != GONE
-        }
-        return generations, sessions
+        trees = {each.number: self._generation(project.name, each.number) for each in project.generations}
+        folders = {each.name: self._session_folder(project.name, each.name) for each in project.sessions}
+        generations = {number: sizes for number, tree in trees.items() if (sizes := measure(tree))}
+        return generations, {name: sizes for name, tree in folders.items() if (sizes := measure(tree))}
 
     def trimmable(self) -> tuple[Path, ...]:
         """The file system that the store is on."""
@@ -155,16 +148,17 @@ class Folders:
         """Copy into a new tree."""
         self._begin(project, number)
         self._fill_from(source, self._generation(project, number))
+        self._settle(self._generation(project, number))
 
     def capture(self, project: str, number: int, session: Session) -> None:
         """Clone the session's tree."""
         tree = self._session_folder(project, session.name)
         self._begin(project, number)
         self._clone_tree(tree, self._generation(project, number), readonly=True)
+        self._settle(self._generation(project, number))
 
     def seal(self, project: str, number: int) -> None:
-        """Have all of it on the disk."""
-        self._sync(self._generation(project, number))
+        """Nothing is left to do: `build` and `capture` have it on the disk, which may take long."""
 
     def complete(self, project: str, number: int, record: Record) -> None:
         """Replace the marker."""
@@ -183,13 +177,16 @@ class Folders:
         """See that nothing is mounted in it, and that it is not mounted elsewhere."""
         self._require_unmounted(self._generation(project.name, number))
 
-    def remove_generation(self, project: Project, number: int) -> None:
-        """Remove the tree, then the marker."""
-        tree = self._generation(project.name, number)
+    def withdraw(self, project: Project, number: int) -> None:
+        """Note that the tree is about to go."""
         self.require_free_generation(project, number)
         marker = self._marker(project.name, "generation", str(number))
         self._mark_removal(project.name, "generation", str(number), marker)
-        self._remove(project.name, "generation", str(number), tree)
+
+    def remove_generation(self, project: Project, number: int) -> None:
+        """Remove the tree, then the marker."""
+        self.require_free_generation(project, number)
+        self._remove(project.name, "generation", str(number), self._generation(project.name, number))
 
     def claim(self, project: str, number: int, session: Session) -> None:
         """Write the marker, by which the generation stays."""
@@ -197,7 +194,9 @@ class Folders:
 
     def fill(self, project: str, number: int, session: Session) -> None:
         """Clone the tree, then replace the marker."""
-        self._clone_tree(self._generation(project, number), self._session_folder(project, session.name), readonly=False)
+        tree = self._session_folder(project, session.name)
+        self._clone_tree(self._generation(project, number), tree, readonly=False)
+        self._sync(tree)
         self._mark_session(project, number, session, COMPLETE)
 
     def tree(self, project: str, session: Session) -> Path:
@@ -216,7 +215,7 @@ class Folders:
             process.run(["mount", "--bind", "--", str(tree), str(path)])
 
     def unmount(self, project: str, session: Session) -> None:
-        """Undo that, and see that nothing is mounted in the folder."""
+        """Undo that."""
         tree, path = self._session_folder(project, session.name), Path(session.path)
         if tree != path and _is_bound(tree, path, mounts.every()):
             try:
@@ -226,7 +225,6 @@ class Folders:
                 if "busy" not in said:
                     raise
                 raise InUse(f"Session {session.name} is in use at {path}: {said} End what uses it.") from failure
-        self._require_unmounted(tree)
 
     def require_free_session(self, project: str, session: Session) -> None:
         """See that nothing but its own mount shows the folder or is in it, and that no process is."""
@@ -255,6 +253,9 @@ class Folders:
 
     def _clone_tree(self, source: Path, tree: Path, *, readonly: bool) -> None:  # noqa: ARG002
         self._fill_from(source, tree)
+
+    def _settle(self, tree: Path) -> None:
+        """Have all of a tree on the disk, as it is to stay."""
         self._sync(tree)
 
     def _remove_tree(self, tree: Path) -> None:
@@ -320,6 +321,8 @@ class Folders:
 
     def _mark_removal(self, project: str, kind: str, name: str, noted: Mapping[str, Any]) -> None:
         """Note that the tree is about to go. A full disk has no room for a new marker, and has to become less full."""
+        if noted.get("state") == REMOVING:
+            return
         try:
             self._mark(project, kind, name, {**noted, "state": REMOVING})
         except OSError as error:
@@ -347,7 +350,21 @@ class Folders:
         marker = self._marker_path(project, "session", session.name)
         if marker.exists() or os.path.lexists(self._session_folder(project, session.name)):
             raise Exists(f"There is a session {session.name} of {project} already. Choose another name.")
+        if session.path != self.default_path(project, session.name):
+            self._require_path_of_none(project, session.path)
         self._mark_session(project, number, session, state)
+
+    def _require_path_of_none(self, project: str, path: str) -> None:
+        """Refuse a path at which another session is seen, or was until it was unmounted and will be again."""
+        for marker in (self._base(project) / "markers").glob("session-*.json"):
+            name = marker.stem.removeprefix("session-")
+            noted = self._marker(project, "session", name)
+            if (
+                noted.get("path") == path
+                and noted.get("state") == COMPLETE
+                and self._session_folder(project, name).is_dir()
+            ):
+                raise Exists(f"Session {name} of {project} is the one at {path}. Choose another path, or destroy it.")
 
     def _mark_session(self, project: str, number: int, session: Session, state: str) -> None:
         noted = {**self._session_marker(session), "generation": number, "state": state}
@@ -451,15 +468,28 @@ class Folders:
                 )
 
     def _require_unmounted(self, tree: Path, *, besides: Path | None = None) -> None:
-        """Refuse a folder that is mounted somewhere, or has a mount in it; but for one mount at `besides`."""
+        """Refuse a folder that is mounted somewhere, or has a mount in it; but for one mount at `besides`.
+
+        Containers have it mounted where this process does not see it.
+        """
+        from ..processes import mounted_elsewhere, staying  # noqa: PLC0415
+
         if not tree.is_dir():
             return
-        points = [mount.mount_point for mount in mounts.showing(tree)]
-        if besides in points:
-            points.remove(besides)
-        if points:
-            listed = ", ".join(map(str, points))
+        shown = list(mounts.showing(tree))
+        elsewhere = mounted_elsewhere(tree)
+        for own in [mount for mount in shown if mount.mount_point == besides][-1:]:
+            shown.remove(own)
+            elsewhere = staying(elsewhere, own)
+        if shown:
+            listed = ", ".join(str(mount.mount_point) for mount in shown)
             raise InUse(f"{tree} is in use by what is mounted at {listed}. Unmount that first.")
+        if elsewhere:
+            listed = ", ".join(f"{each.process} has it at {each.mount.mount_point}" for each in elsewhere)
+            raise InUse(
+                f"{tree} is mounted in a mount namespace of its own, as containers have: {listed}. "
+                f"Unmount it there, or end that first."
+            )
 
 
 def _is_bound(tree: Path, path: Path, table: tuple[mounts.Mount, ...]) -> bool:

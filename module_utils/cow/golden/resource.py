@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from ..plan import Plan, Step
 from ..size import Size
 from . import fingerprint, views
 from .model import COMPLETE, Generation, Project, Record, Room, Session
-from .refusals import NotThere, Refusal
+from .refusals import Exists, InUse, NotThere, Refusal
 from .store import (
     RESERVE,
     Source,
@@ -87,27 +87,65 @@ def observe_cache(store: Store, wanted: WantedCache) -> FoundCache:
     return FoundCache(project, fingerprint.of(tree))
 
 
-def plan_cache(found: FoundCache, wanted: WantedCache, store: Store) -> Plan:
-    """Decide what is to be done."""
+@dataclass(frozen=True)
+class Cleaning:
+    """The removal of what a run was not asked for by name: what has to stay does not make the run fail.
+
+    warn: told what turned out to stay as the plan was run. not_removed: all that stays, and why.
+    """
+
+    store: Store
+    warn: Callable[[str], None]
+    not_removed: list[dict[str, str]]
+
+    def plan(self, project: Project, generations: tuple[Generation, ...]) -> Plan:
+        """Have those removed that nothing keeps from it, and warn of the others."""
+        steps, warnings = [], []
+        for each in generations:
+            try:
+                self.store.backend.require_free_generation(project, each.number)
+            except InUse as error:
+                warnings.append(self._note(project, each, error))
+            else:
+                steps.append(self._step(project, each))
+        return Plan(tuple(steps), tuple(warnings))
+
+    def _step(self, project: Project, generation: Generation) -> Step:
+        removal = _remove(project, generation, self.store)
+
+        def run() -> None:
+            try:
+                removal.run()
+            except (CowError, OSError) as error:
+                self.warn(self._note(project, generation, error))
+
+        return replace(removal, run=run)
+
+    def _note(self, project: Project, generation: Generation, error: Exception) -> str:
+        what = f"generation {generation.number} of {project.name} ({_kind(generation)})"
+        self.not_removed.append({"what": what, "msg": str(error)})
+        return f"The {what} stays: {error}"
+
+
+def plan_cache(found: FoundCache, wanted: WantedCache, store: Store, warn: Callable[[str], None]) -> Plan:
+    """Decide what is to be done; `warn` is told what could not be cleaned up as it was done."""
     if not wanted.present:
         return _removal(found.project, wanted, store)
+    cleaning = Cleaning(store, warn, [])
     name, project = wanted.project, found.project or Project(wanted.project)
     create = Step(
         title=f"create golden project {name} in {store.backend.location} ({store.backend.name})",
         run=lambda: store.create_project(name),
         after={"project": name, "backend": store.backend.name},
     )
-    steps = [] if found.project else [create]
-    leftovers = unfinished(project)
-    steps += [_remove(project, each, store) for each in leftovers]
-    project = replace(project, generations=tuple(each for each in project.generations if each not in leftovers))
+    plan = Plan.of(*(() if found.project else (create,))) + cleaning.plan(project, unfinished(project))
     if wanted.source and not _is_current(project, wanted.source, found.fingerprint):
-        number = project.last + 1
-        steps.append(_promotion(project, number, wanted.source, found.fingerprint, store))
+        number = project.last + 1  # also after those that are to be removed first, which may have to stay
+        plan += Plan.of(_promotion(project, number, wanted.source, found.fingerprint, store))
         upcoming = Generation(number, COMPLETE, Record(0, str(wanted.source), found.fingerprint))
         project = replace(project, current=number, generations=(*project.generations, upcoming))
-    steps += [_remove(project, each, store) for each in superseded(project, wanted.keep)]
-    return Plan(steps=tuple(steps), facts=views.in_effect(store))
+    plan += cleaning.plan(project, superseded(project, wanted.keep))
+    return replace(plan, facts={**views.in_effect(store), "not_removed": cleaning.not_removed})
 
 
 def describe_cache(found: FoundCache, store: Store) -> dict[str, Any]:
@@ -195,23 +233,26 @@ def _promotion(project: Project, number: int, source: Source, seen: str, store: 
     what = f"session {source.session}" if source.session else str(source.folder)
     return Step(
         title=f"make generation {number} of {project.name} from {what}, and make it current",
-        run=lambda: store.promote(project.name, number, source, seen),
+        run=lambda: store.promote(project.name, number, source, seen, project.current),
         before={"current": project.current},
         after={"current": number, "source": str(source)},
     )
 
 
 def _remove(project: Project, generation: Generation, store: Store) -> Step:
-    kind = "superseded" if generation.state == COMPLETE else "unfinished"
     return Step(
-        title=f"remove {kind} generation {generation.number} of {project.name}",
+        title=f"remove {_kind(generation)} generation {generation.number} of {project.name}",
         run=lambda: store.remove_generation(project.name, generation.number, generation.state),
         before={"generation": generation.number, "state": generation.state},
     )
 
 
+def _kind(generation: Generation) -> str:
+    return "superseded" if generation.state == COMPLETE else "unfinished"
+
+
 def _removal(project: Project | None, wanted: WantedCache, store: Store) -> Plan:
-    facts = views.in_effect(store)
+    facts = {**views.in_effect(store), "not_removed": []}
     if project is None:
         return Plan(facts=facts)
     if wanted.generation is not None:
@@ -258,6 +299,10 @@ def _clone(found: FoundSession, wanted: WantedSession, store: Store) -> Step:
     require_room(found.room, wanted.reserve, store.backend.location)
     path = store.planned_path(wanted.project, wanted.name, wanted.path)
     require_free_path(Path(path))
+    if taken := [each.name for each in project.sessions if each.path == path and each.state == COMPLETE]:
+        raise Exists(
+            f"Session {taken[0]} of {project.name} is the one at {path}. Choose another path, or destroy that one."
+        )
     return Step(
         title=f"clone generation {generation.number} of {wanted.project} for session {wanted.name} at {path}",
         run=lambda: _discard(

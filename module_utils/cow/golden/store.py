@@ -1,9 +1,10 @@
 """The rules of a store, once for all backends: in which order things are done, and what is refused.
 
 One run at a time changes the generations of a project (the lock "generations"). A session is made or destroyed under a
-lock of its own, and from the choice of its generation until it is noted under a shared lock ("sessions"), which the
-removal and the sealing of a generation take alone. So clones wait for neither each other nor for the copy of a new
-generation, and what they choose stays until they have it.
+lock of its own, and from the choice of its generation until it is noted under a shared lock ("sessions"), which those
+who withdraw or seal a generation take alone. So clones wait for neither each other nor for the copy of a new
+generation or the deletion of an old one, and what they choose stays until they have it. What is mounted at a path is
+mounted under the lock of that path.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .. import mounts, names
+from .. import lock, mounts, names
 from ..errors import Busy, CowError
 from ..size import Size
 from .model import BUILDING, COMPLETE, GONE, MAKING, REMOVING, UNMARKED, Generation, Project, Record, Room, Session
@@ -67,27 +68,27 @@ class Store:
         """Make a session and mount it. Nothing of it is left when that fails."""
         names.golden_project(project)
         names.session(name)
-        session = self._planned(project, name, path)
+        self._require_free(project, name, path)
         try:
-            return self._clone(project, session, generation, reserve)
+            with self._session_lock(project, name), self._path_lock(self.planned_path(project, name, path)):
+                return self._clone(project, self._planned(project, name, path), generation, reserve)
         except OSError as error:
             if error.errno == errno.ENOSPC:  # before the room was looked at
                 require_room(self.backend.room(project), reserve, self.backend.location)
             raise
 
     def _clone(self, project: str, session: Session, generation: int | None, reserve: str) -> Session:
-        with self._session_lock(project, session.name):
-            with self.backend.locked(project, "sessions", shared=True):
-                number, room = self._to_clone(project, generation)
-                require_room(room, reserve, self.backend.location)
-                self.backend.claim(project, number, session)
-            claimed = replace(session, generation=number, state=MAKING)
-            try:
-                self.backend.fill(project, number, claimed)
-                self.backend.mount(project, claimed)
-            except (CowError, OSError):
-                self._take_back(project, claimed)
-                raise
+        with self.backend.locked(project, "sessions", shared=True):
+            number, room = self._to_clone(project, generation)
+            require_room(room, reserve, self.backend.location)
+            self.backend.claim(project, number, session)
+        claimed = replace(session, generation=number, state=MAKING)
+        try:
+            self.backend.fill(project, number, claimed)
+            self.backend.mount(project, claimed)
+        except (CowError, OSError):
+            self._take_back(project, claimed)
+            raise
         return replace(claimed, state=COMPLETE, mounted=True)
 
     def mount(self, project: str, name: str) -> Session:
@@ -99,8 +100,9 @@ class Store:
                     f"Session {name} of {project} is {session.state}, and only a complete one can be mounted."
                 )
             if not session.mounted:
-                require_free_path(Path(session.path))
-                self.backend.mount(project, session)
+                with self._path_lock(session.path):
+                    require_free_path(Path(session.path))
+                    self.backend.mount(project, session)
         return replace(session, mounted=True)
 
     def session(self, project: str, name: str) -> Session:
@@ -138,14 +140,14 @@ class Store:
         except Busy:
             return True
 
-    def promote(self, project: str, number: int, source: Source, fingerprint: str) -> None:
-        """Make `number` of a source, and make it current; the project is as it was when that number was planned.
+    def promote(self, project: str, number: int, source: Source, fingerprint: str, current: int | None) -> None:
+        """Make `number` of a source, and make it current in place of `current`, as it was when that was planned.
 
         A crash anywhere leaves the old generation current, and one with the state BUILDING or a complete one besides.
         """
         with self._generations_lock(project):
             found = self.project(project)
-            if found.last + 1 != number:
+            if found.current != current or found.last >= number:
                 raise InUse(f"Another run made generation {found.last} of {project} meanwhile. Start again.")
             with self._session_lock(project, source.session) if source.session else contextlib.nullcontext():
                 self._make(project, number, source)
@@ -159,13 +161,12 @@ class Store:
 
     def remove_generation(self, project: str, number: int, state: str, *, wait: float = _LONG) -> None:
         """Remove a generation that is not current and has no sessions, and is in this state still."""
-        with (
-            self._generations_lock(project, wait),
-            self.backend.locked(project, "sessions", timeout=wait or _SHORT),
-        ):
-            found = self.project(project)
-            generation = require_removable(found, number)
-            _require_still(f"Generation {number} of {project}", generation.state, state)
+        with self._generations_lock(project, wait):
+            with self.backend.locked(project, "sessions", timeout=wait or _SHORT):
+                found = self.project(project)
+                generation = require_removable(found, number)
+                _require_still(f"Generation {number} of {project}", generation.state, state)
+                self.backend.withdraw(found, number)
             self.backend.remove_generation(found, number)
 
     def remove_project(self, project: str) -> None:
@@ -174,7 +175,8 @@ class Store:
             found = self.project(project)
             self.require_project_removable(found)
             for generation in sorted(found.generations, key=lambda each: each.number):
-                self.backend.remove_generation(self.project(project), generation.number)
+                self.backend.withdraw(found, generation.number)
+                self.backend.remove_generation(found, generation.number)
             self.backend.remove_project(self.project(project))
 
     def require_project_removable(self, project: Project) -> None:
@@ -192,17 +194,7 @@ class Store:
         """Where the files of a source are; refuses a session whose files cannot be seen."""
         if source.folder:
             return source.folder
-        session = self.session(project, source.session or "")
-        if session.state != COMPLETE:
-            raise Refusal(
-                f"Session {session.name} of {project} is {session.state}, and only a complete one is promoted."
-            )
-        if not session.mounted:
-            raise Refusal(
-                f"Session {session.name} of {project} is not mounted at {session.path}. "
-                f"Run `cow-session mount {project} {session.name}` first."
-            )
-        return self.backend.tree(project, session)
+        return self.backend.tree(project, self._promotable(project, source.session or ""))
 
     # Parts of the above.
 
@@ -210,11 +202,16 @@ class Store:
         """Where a session is to be seen: where it was asked for, or where the backend puts it."""
         return session_path(path) if path else self.backend.default_path(project, name)
 
-    def _planned(self, project: str, name: str, path: str | None) -> Session:
+    def _require_free(self, project: str, name: str, path: str | None) -> str:
+        """Return where a session is to be seen, where nothing is."""
         where = self.planned_path(project, name, path)
         if path is None and os.path.lexists(where):
             raise Exists(f"There is a session {name} of {project} already, or something else at {where}.")
         require_free_path(Path(where))
+        return where
+
+    def _planned(self, project: str, name: str, path: str | None) -> Session:
+        where = self._require_free(project, name, path)
         return Session(
             name=name,
             generation=None,
@@ -230,9 +227,24 @@ class Store:
         found = self.project(project)
         return to_clone(found, generation).number, self.backend.room(project)
 
+    def _promotable(self, project: str, name: str) -> Session:
+        """Return a session whose files can be seen."""
+        session = self.session(project, name)
+        if session.state != COMPLETE:
+            raise Refusal(
+                f"Session {session.name} of {project} is {session.state}, and only a complete one is promoted."
+            )
+        if not session.mounted:
+            raise Refusal(
+                f"Session {session.name} of {project} is not mounted at {session.path}. "
+                f"Run `cow-session mount {project} {session.name}` first."
+            )
+        return session
+
     def _make(self, project: str, number: int, source: Source) -> None:
         if source.session:
-            self.backend.capture(project, number, self.session(project, source.session))
+            # It may have been unmounted since this was planned, and another file system be frozen in its stead.
+            self.backend.capture(project, number, self._promotable(project, source.session))
         elif source.folder:
             self.backend.build(project, number, source.folder)
 
@@ -286,6 +298,12 @@ class Store:
     def _session_lock(self, project: str, name: str, timeout: float = _LONG) -> Iterator[None]:
         with self.backend.locked(project, "session", member=name, timeout=timeout):
             yield
+
+    def _path_lock(self, path: str) -> AbstractContextManager[None]:
+        """Lock a path of this host, at which other stores may have sessions, but not a folder in the store itself."""
+        if Path(path).is_relative_to(self.backend.location):
+            return contextlib.nullcontext()
+        return lock.in_turn("golden:paths", member=path, shared=False, timeout=_LONG)
 
 
 def session_path(path: str) -> str:

@@ -32,11 +32,6 @@ class Subvolumes(Folders):
             )
         super().capture(project, number, session)
 
-    def seal(self, project: str, number: int) -> None:
-        """Have it read-only, and on the disk."""
-        self._sync(self._generation(project, number))
-        self.tool.set_readonly(self._generation(project, number), readonly=True)
-
     def claim(self, project: str, number: int, session: Session) -> None:
         """Write the marker, then take the snapshot, which is one step and on the disk when it is taken.
 
@@ -60,6 +55,10 @@ class Subvolumes(Folders):
 
     def _clone_tree(self, source: Path, tree: Path, *, readonly: bool) -> None:
         self.tool.snapshot(source, tree, readonly=readonly)
+
+    def _settle(self, tree: Path) -> None:
+        super()._settle(tree)
+        self.tool.set_readonly(tree, readonly=True)
 
     def _remove_tree(self, tree: Path) -> None:
         if btrfs.at(tree) is None:
