@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -162,6 +163,88 @@ def test_garbage_collection_during_a_promotion(store: Store, dry_run: list[str])
             assert "another run is changing" in reported[f"generation {len(states) + 1} of p (building)"]
     assert store.current() == 3
     assert content(store.clone("new")) == content(source)
+
+
+def test_a_session_of_what_a_promotion_is_about_to_remove(store: Store) -> None:
+    source = store.begin()
+    before = content(source)
+    (source / "text").write_text("second\n")
+    golden_trees.keep_whole_seconds(source)
+    with store.stopped("promote", "p", "--source", source, "--keep", 1, before=4 if store.place.fuse else 6) as printed:
+        alice = store.clone("alice")
+    assert (printed["changed"], printed["current"]) == (True, 2)
+    (stays,) = printed["not_removed"]
+    assert stays["what"] == "generation 1 of p (superseded)"
+    assert "has sessions: alice" in stays["msg"]
+    assert states(store) == {1: "complete", 2: "complete"}
+    assert content(alice) == before
+    again = store.run("promote", "p", "--source", source, "--keep", 1)
+    assert (again["changed"], again["not_removed"]) == (False, [])
+
+
+def test_what_was_left_unfinished_and_has_to_stay(store: Store) -> None:
+    """The next promotion takes the number after it."""
+    source = store.begin()
+    alice = store.clone("alice")
+    (alice / "new").touch()
+    assert store.execute("promote", "p", "alice", killed_before=3 if store.place.fuse else 12).returncode
+    assert states(store) == {1: "complete", 2: "building"}
+    with golden.needed(store, 2) as theirs:
+        runs = store.four("golden_cache", project="p", session="alice")
+        assert runs.do["steps"] == ["make generation 3 of p from session alice, and make it current"]
+        for result in (runs.check, runs.do, runs.again):
+            (stays,) = result["not_removed"]
+            assert stays["what"] == "generation 2 of p (unfinished)"
+            assert theirs in stays["msg"]
+    assert states(store) == {1: "complete", 2: "building", 3: "complete"}
+    assert store.run("promote", "p", "alice")["steps"] == ["remove unfinished generation 2 of p"]
+    assert states(store) == {1: "complete", 3: "complete"}
+    assert content(store.clone("bob")) == content(alice)
+    assert content(store.seen(store.run("clone", "p", "carol", "--generation", 1)["path"])) == content(source)
+
+
+def test_a_session_that_is_written_to_is_measured_and_promoted(store: Store) -> None:
+    """Files and folders come and go meanwhile. Where a copy is not of one moment, it is refused in words."""
+    store.begin()
+    with busy(store.clone("alice")):
+        for _ in range(10):
+            (session,) = store.run("list")["projects"][0]["sessions"]
+            assert session["apparent_bytes"] >= 300_000
+        for _ in range(5):
+            done = store.execute("promote", "p", "alice")
+            printed = json.loads(done.stdout)
+            assert done.returncode == (1 if store.backend == "copy" else 0), printed
+            assert store.backend != "copy" or "changed while it was copied" in printed["msg"], printed
+    recovered(store)
+
+
+@contextlib.contextmanager
+def busy(folder: Path) -> Iterator[None]:
+    """Somebody makes and removes files and folders in it all the time during the block."""
+    writer = """
+import itertools, shutil, sys
+from pathlib import Path
+top = Path(sys.argv[1])
+for number in itertools.count():
+    for name in range(40):
+        made = top / f"at{name}" / "in"
+        made.mkdir(parents=True)
+        (made / "file").write_bytes(bytes(5000))
+        (top / f"file{name}").write_bytes(bytes(5000))
+        if not number + name:
+            print("begun", flush=True)
+    for name in range(40):
+        (top / f"file{name}").unlink()
+        shutil.rmtree(top / f"at{name}")
+"""
+    with subprocess.Popen([sys.executable, "-c", writer, folder], stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        assert process.stdout.readline()
+        try:
+            yield
+            assert process.poll() is None
+        finally:
+            process.kill()
 
 
 def test_no_space(store: Store) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from ansible.module_utils.cow import manifest
 
-from tests.support import golden, trees, waiting
+from tests.support import golden, namespaces, trees, waiting
 from tests.support.golden import Place, Store
 from tests.support.golden_trees import content
 
@@ -259,6 +259,86 @@ def test_a_refused_destroy_leaves_the_session_mounted(store: Store) -> None:
     assert store.project()["sessions"] == []
 
 
+def test_a_session_that_a_container_has_is_not_destroyed(store: Store) -> None:
+    """Though nobody else sees where it is mounted there: the tree, a part of it, or something in it."""
+    if store.place.fuse:
+        return  # ZFS itself refuses
+    store.begin()
+    store.clone("alice")
+    store.run("clone", "p", "bob")
+    other = store.folder / "other"
+    other.mkdir()
+    for name in ("alice", "bob"):
+        tree = Path(store.location, "p/sessions", name)
+        for made, on in ((tree, other), (tree / "folder/deep", other), (other, tree / "folder/deep")):
+            with namespaces.sees(made, on) as container:
+                before = store.state()
+                refused = store.run("destroy", "p", name, status=5)
+                assert f"sh (process {container.pid}) has it at {on}" in refused["msg"]
+                assert store.module("golden_session", True, project="p", name=name, state="absent")["failed"]
+                assert (store.state(), (tree / "text").exists()) == (before, True)
+    for name in ("alice", "bob"):
+        store.run("destroy", "p", name)
+    assert store.project()["sessions"] == []
+
+
+def test_a_mount_of_a_session_that_a_container_has_a_copy_of(store: Store) -> None:
+    """It goes with that in the host, or stays when it does not depend on that."""
+    if store.place.fuse:
+        return
+    store.begin()
+    at, other = store.folder / "at", store.folder / "other"
+    for folder in (at, other):
+        folder.mkdir()
+    subprocess.run(["mount", "--bind", at, at], check=True)
+    subprocess.run(["mount", "--make-shared", at], check=True)
+    alice = store.clone("alice")
+    with namespaces.sees(other, other, propagation="private") as container:
+        assert f"process {container.pid}) has it at {alice}" in store.run("destroy", "p", "alice", status=5)["msg"]
+        assert (alice / "text").exists()
+    with namespaces.sees(other, other, propagation="slave") as container:
+        assert str(alice) in Path(f"/proc/{container.pid}/mountinfo").read_text()
+        store.run("destroy", "p", "alice")
+        assert str(alice) not in Path(f"/proc/{container.pid}/mountinfo").read_text()
+    assert not alice.exists()
+
+
+def test_a_generation_that_a_container_has_is_not_removed(store: Store) -> None:
+    if store.place.fuse:
+        return
+    source = store.begin()
+    (source / "text").write_text("second\n")
+    store.run("promote", "p", "--source", source)
+    first, other = Path(store.location, "p/generations/1"), store.folder / "other"
+    other.mkdir()
+    with namespaces.sees(first, other) as container:
+        before = store.state()
+        (failed,) = store.run("gc", "--grace", 0, "--keep", 1, status=7)["failed"]
+        assert f"sh (process {container.pid}) has it at {other}" in failed["msg"]
+        assert store.state() == before
+        assert (first / "text").read_text() == "as it was\n"
+    assert store.run("gc", "--grace", 0, "--keep", 1)["removed"] == ["generation 1 of p (superseded)"]
+
+
+def test_what_cannot_be_removed_does_not_keep_from_promoting(store: Store) -> None:
+    source = store.begin()
+    (source / "text").write_text("second\n")
+    with golden.needed(store, 1) as theirs:
+        runs = store.four("golden_cache", project="p", source=source, keep=1)
+        assert runs.do["steps"] == [f"make generation 2 of p from {source}, and make it current"]
+        for result in (runs.check, runs.do, runs.again, runs.again_check):
+            (stays,) = result["not_removed"]
+            assert stays["what"] == "generation 1 of p (superseded)"
+            assert theirs in stays["msg"]
+            assert result["warnings"] == [f"The generation 1 of p (superseded) stays: {stays['msg']}"]
+        printed = store.run("promote", "p", "--source", source, "--keep", 1)
+        assert (printed["changed"], printed["not_removed"]) == (False, [stays])
+        assert store.module("golden_cache", project="p", generation=1, state="absent")["failed"]
+    printed = store.run("promote", "p", "--source", source, "--keep", 1)
+    assert (printed["steps"], printed["not_removed"]) == (["remove superseded generation 1 of p"], [])
+    assert [each["number"] for each in store.project()["generations"]] == [2]
+
+
 def test_an_empty_folder_is_mounted_on_and_stays(store: Store) -> None:
     store.begin()
     store.seen(store.path("alice")).mkdir(parents=True)
@@ -300,6 +380,31 @@ def test_clones_can_be_made_at_one_time(store: Store) -> None:
         assert content(store.seen(store.path(f"s{number}"))) == content(source)
     done = golden.together([store.command("clone", "p", "same", "--at", store.path(f"t{n}")) for n in range(3)])
     assert sorted(status for status, _ in done) == [0, 4, 4]
+
+
+def test_one_session_is_made_at_a_path(store: Store) -> None:
+    source = store.begin()
+    before, path = store.state(), store.path("one")
+    done = golden.together([store.command("clone", "p", f"s{number}", "--at", path) for number in range(6)])
+    assert sorted(status for status, _ in done) == [0, 4, 4, 4, 4, 4]
+    for status, printed in done:
+        assert status == 0 or f"Something is mounted at {path}" in printed["msg"]
+    (session,) = store.project()["sessions"]
+    assert content(store.seen(path)) == content(source)
+    store.unmount_all()
+    if not store.place.fuse:
+        assert (
+            f"{session['name']} of p is the one at {path}"
+            in store.run("clone", "p", "x", "--at", path, status=4)["msg"]
+        )
+    refused = store.module("golden_session", project="p", name="x", path=path)
+    assert f"{session['name']} of p is the one at {path}" in refused["msg"]
+    store.run("mount", "p", session["name"])
+    store.run("destroy", "p", session["name"])
+    assert not store.seen(path).exists()
+    if not store.place.fuse:  # else space that was freed is still counted
+        assert [each[0] for each in store.state()[1]] == [each[0] for each in before[1]]
+    assert store.project()["sessions"] == []
 
 
 @pytest.mark.parametrize(

@@ -137,6 +137,22 @@ def forget(of: Store, kind: str, name: str, project: str = "p") -> None:
 
 
 @contextmanager
+def needed(of: Store, number: int, project: str = "p") -> Iterator[str]:
+    """Have something of others that needs a generation during the block; returns what a refusal calls it."""
+    if of.place.fuse:
+        theirs = f"{of.location}/{project}/generations/{number}@theirs"
+        of.place.fuse.run("zfs", "snapshot", theirs)
+        yield theirs
+        of.place.fuse.run("zfs", "destroy", theirs)
+    else:
+        theirs = f"{of.folder}/theirs"
+        Path(theirs).mkdir()
+        subprocess.run(["mount", "--bind", f"{of.location}/{project}/generations/{number}", theirs], check=True)
+        yield theirs
+        subprocess.run(["umount", theirs], check=True)
+
+
+@contextmanager
 def filled(of: Store) -> Iterator[None]:
     """Leave no space in the store during the block."""
     if of.place.fuse:

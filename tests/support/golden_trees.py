@@ -68,17 +68,22 @@ class Store:
         )
 
     @contextmanager
-    def stopped(self, *argv: str | Path | int, before: int) -> Iterator[None]:
-        """Run cow-session, stopped before a change during the block; it continues then, and comes to its end."""
+    def stopped(self, *argv: str | Path | int, before: int) -> Iterator[dict[str, Any]]:
+        """Run cow-session, stopped before a change during the block; it continues then, and comes to its end.
+
+        What it prints is in the dictionary after that.
+        """
+        printed: dict[str, Any] = {}
         with self._begun(f"{before}:SIGSTOP", *argv) as run:
             assert run.stderr
             try:
                 assert run.stderr.read(1), "it made fewer changes"
-                yield
+                yield printed
             finally:
                 os.killpg(run.pid, signal.SIGCONT)
-            printed, said = run.communicate(timeout=120)
-            assert run.returncode == 0, (printed, said)
+            text, said = run.communicate(timeout=120)
+            assert run.returncode == 0, (text, said)
+            printed.update(json.loads(text))
 
     @contextmanager
     def copying(self, *argv: str | Path | int, until: int) -> Iterator[subprocess.Popen[bytes]]:

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from ansible.module_utils.cow import processes
+from ansible.module_utils.cow import mounts, processes
 
 
 @pytest.mark.parametrize("use", ["cd {folder}/in", "exec 3<{folder}/in/file", "exec 3>{folder}/new"])
@@ -46,3 +46,20 @@ def test_an_open_folder_counts(tmp_path: Path) -> None:
         assert f"(process {os.getpid()})" in named
     finally:
         os.close(descriptor)
+
+
+MOUNTED = "36 35 0:31 {root} {point} rw shared:{peers} master:{master} - btrfs /dev/vdb rw"
+
+
+def copied(point: str, peers: int, master: int) -> processes.Elsewhere:
+    line = MOUNTED.format(root="/tree", point=point, peers=peers, master=master)
+    return processes.Elsewhere("sh (process 1)", mounts.parse(line.encode())[36])
+
+
+def test_copies_of_a_mount_go_with_it_also_those_of_copies() -> None:
+    own = copied("/own", 1, 0).mount
+    peer, slave, of_slave = copied("/peer", 1, 0), copied("/slave", 2, 1), copied("/of-slave", 0, 2)
+    others = (copied("/private", 0, 0), copied("/other", 3, 4))
+    assert processes.staying((of_slave, slave, *others, peer), own) == others
+    private = copied("/own", 0, 0).mount
+    assert processes.staying((peer, *others), private) == (peer, *others)
