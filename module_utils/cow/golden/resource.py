@@ -124,7 +124,7 @@ class Cleaning:
     def _note(self, project: Project, generation: Generation, error: Exception) -> str:
         what = f"generation {generation.number} of {project.name} ({_kind(generation)})"
         self.not_removed.append({"what": what, "msg": str(error)})
-        return f"The {what} stays: {error}"
+        return f"Not removed: {what}. {error}"
 
 
 def plan_cache(found: FoundCache, wanted: WantedCache, store: Store, warn: Callable[[str], None]) -> Plan:

@@ -392,10 +392,11 @@ def require_free_path(path: Path) -> None:
         return
     if path.is_symlink() or not path.is_dir():
         raise Exists(f"{path} exists and is no folder. Choose another path, or move it away.")
-    if any(mount.mount_point == path for mount in mounts.every()):
-        raise Exists(f"Something is mounted at {path}. Choose another path, or unmount it.")
     with os.scandir(path) as entries:
         first = next(entries, None)
+    # What is mounted meanwhile is told as that, and not by what it holds.
+    if any(mount.mount_point == path for mount in mounts.every()):
+        raise Exists(f"Something is mounted at {path}. Choose another path, or unmount it.")
     if first:
         raise Exists(f"{path} is not empty: it holds {first.name}. Choose another path, or move that away.")
 
