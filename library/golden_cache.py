@@ -111,7 +111,7 @@ generations:
   returned: always
   contains:
     number:
-      description: Its number, which is never used again.
+      description: Its number. That of one that has been current is never used again.
       type: int
       returned: always
       sample: 4

@@ -79,7 +79,7 @@ projects:
       returned: always
       contains:
         number:
-          description: Its number, which is never used again.
+          description: Its number. That of one that has been current is never used again.
           type: int
           returned: always
           sample: 4

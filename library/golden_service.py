@@ -53,7 +53,9 @@ options:
     default: 3
   grace:
     description:
-      - Age in seconds under which garbage collection leaves alone what it finds unfinished.
+      - Seconds for which garbage collection leaves alone a generation that was superseded, and a session that is not
+        complete.
+      - Generations that are not complete are removed at any age, unless a run is making them.
     type: int
     default: 3600
   volume_size:

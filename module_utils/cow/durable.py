@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 
-def write(path: Path, content: bytes) -> None:
-    """Replace a file as a whole: write, fsync, rename, fsync of the folder. There is one writer at a time."""
+def write(path: Path, content: bytes, mode: int = 0o600) -> None:
+    """Replace a file as a whole and with its mode: write, fsync, rename, fsync of the folder.
+
+    There is one writer at a time.
+    """
     draft = path.with_name(f".{path.name}.draft")
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "wb") as file:
         file.write(content)
         file.flush()
+        if stat.S_IMODE(os.fstat(file.fileno()).st_mode) != mode:
+            os.fchmod(file.fileno(), mode)
         os.fsync(file.fileno())
     draft.replace(path)
     sync_folder(path.parent)

@@ -19,6 +19,7 @@ _INTERFACE = r"[A-Za-z0-9][A-Za-z0-9._-]{1,14}"
 _DATASET_PART = r"[A-Za-z0-9][A-Za-z0-9._:-]*"
 _ZFS_PROPERTY = r"[a-z0-9][a-z0-9._:@-]{0,255}"
 _SUBVOLUME = r"[^/\0-\x1f-][^/\0-\x1f]{0,254}"
+_NOT_IN_A_LINE = r"[\x00-\x1f\x7f-\x9f\u2028\u2029]"
 
 
 def pool(name: str) -> str:
@@ -115,11 +116,21 @@ def subvolume(name: str) -> str:
 
 
 def absolute_path(path: str) -> str:
-    """Return an absolute path without '.', '..' or empty parts."""
+    """Return an absolute path of one line without '.', '..' or empty parts."""
     parts = path.split("/")
-    if len(parts) < 2 or parts[0] or any(part in ("", ".", "..") for part in parts[1:]) or "\0" in path:
+    if len(parts) < 2 or parts[0] or any(part in ("", ".", "..") for part in parts[1:]):
         raise CowError(
             f"{path!r} is not an absolute path. Write it from '/', without '.' or '..' in it or '/' at its end."
+        )
+    return one_line(path)
+
+
+def one_line(path: str) -> str:
+    """Return a path, also one that a symlink led to, that is one line wherever it is noted, such as in a property."""
+    if re.search(_NOT_IN_A_LINE, path):
+        raise CowError(
+            f"The path {path!r} has a line break or another control character in it, and has to be noted in one line. "
+            f"Choose another one, or rename the folder."
         )
     return path
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from . import mounts, names, process
+from .errors import CowError
 from .size import Size
 
 _FILE_SYSTEM = "filesystem"
@@ -52,12 +53,12 @@ def find(name: str) -> Dataset | None:
         if says_missing(failure):
             return None
         raise
-    values = dict(line.split("\t") for line in found.stdout.splitlines())
+    values = dict(line.split("\t") for line in _lines(found.stdout))
     return Dataset(
         name=name,
         kind=values["type"],
         referenced=Size(int(values["referenced"])),
-        below=tuple(below for below in listed.stdout.splitlines() if below != name),
+        below=tuple(below for below in _lines(listed.stdout) if below != name),
         files=_files(name),
     )
 
@@ -99,8 +100,8 @@ class Zfs:
         if finished.status and not says_missing(failure):
             raise failure
         found: dict[str, dict[str, Property]] = {}
-        for line in finished.stdout.splitlines():
-            name, key, *value, source = line.split("\t")
+        for line in _lines(finished.stdout):
+            name, key, *value, source = _fields(line)
             found.setdefault(name, {})[key] = Property("\t".join(value), source == "local")
         return dict(found)
 
@@ -164,7 +165,7 @@ class Zfs:
         if self.read([snapshot], ["userrefs"])[snapshot]["userrefs"].value == "0":
             return ()
         listed = self.run(["zfs", "holds", "-H", snapshot])
-        return tuple(line.split("\t")[1] for line in listed.stdout.splitlines())
+        return tuple(line.split("\t")[1] for line in _lines(listed.stdout))
 
     def hold(self, tag: str, snapshot: str) -> None:
         """Keep a snapshot from being destroyed; fine when this tag holds it already."""
@@ -194,6 +195,21 @@ class Zfs:
         finished = self.run(argv, accept=(0, 1))
         if finished.status and words not in finished.stderr:
             raise process.CommandFailed(finished)
+
+
+def _lines(printed: str) -> list[str]:
+    """Split what was printed at line feeds alone: other characters that break lines are part of a value."""
+    return [line for line in printed.split("\n") if line]
+
+
+def _fields(line: str) -> list[str]:
+    fields = line.split("\t")
+    if len(fields) < 4:
+        raise CowError(
+            f"`zfs get` printed {line!r}, which is a part of a property: its value has a line break in it. "
+            f"Find it with `zfs get -r -s local all`, and set it anew or take it away with `zfs inherit`."
+        )
+    return fields
 
 
 def _options(properties: Mapping[str, str]) -> list[str]:

@@ -20,7 +20,7 @@ from tests.support.golden import Place, Store
 from tests.support.golden_kills import LIVE, live_sessions, recovered, trees_of
 from tests.support.golden_trees import content
 
-FEWEST = {"promote a session": 5, "promote a folder": 5, "clone": 1, "destroy": 1, "gc": 3}
+FEWEST = {"first promotion": 8, "promote a session": 5, "promote a folder": 5, "clone": 1, "destroy": 1, "gc": 3}
 """Changes that each operation makes at least, whatever the technology."""
 
 
@@ -327,6 +327,69 @@ def test_a_project_with_something_of_others_is_not_removed(store: Store) -> None
         subprocess.run(["umount", theirs], check=True)
     assert store.module("golden_cache", project="p", state="absent")["changed"]
     assert store.run("list")["projects"] == []
+
+
+@pytest.mark.parametrize("place", ["zfs"], indirect=True)
+def test_a_half_made_or_half_removed_project_goes(store: Store) -> None:
+    """Killed before each dataset is made; and what is left when its places are destroyed, but it is not."""
+    source = store.source()
+    for change in range(1, 5):
+        empty = store.inner(f"empty{change}")
+        killed = empty.execute("promote", "p", "--source", source, killed_before=change)
+        assert killed.stderr == ("zfs set" if change == 1 else "zfs create")
+        is_there = change > 2
+        assert [each["name"] for each in empty.run("list", "--no-sizes")["projects"]] == ["p"] * is_there
+        assert empty.run("gc", "--grace", 0)["failed"] == []
+        assert empty.run("mount") == {"mounted": [], "failed": []}
+        assert empty.run("clone", "p", "new", "--at", store.path("new"), status=3)["error"] == "absent"
+        assert empty.module("golden_cache", project="p", state="absent")["changed"] is is_there
+        assert empty.run("list")["projects"] == []
+        assert empty.run("promote", "p", "--source", source)["current"] == 1
+    assert store.place.fuse
+    theirs = store.inner("theirs")
+    theirs.execute("promote", "p", "--source", source, killed_before=3)
+    store.place.fuse.run("zfs", "create", f"{theirs.location}/p/generations")
+    before = store.state()
+    refused = theirs.run("promote", "p", "--source", source, status=4)
+    assert "was not made by Cowherd" in refused["msg"]
+    assert "was not made by Cowherd" in theirs.module("golden_cache", project="p", state="absent")["msg"]
+    assert store.state() == before
+
+
+@pytest.mark.parametrize("place", ["zfs"], indirect=True)
+def test_a_generation_with_something_of_others_is_not_removed(store: Store) -> None:
+    """A dataset below it; a hold on its snapshot. It can be cloned as before."""
+    source = store.begin()
+    tree = content(source)
+    (source / "text").write_text("second\n")
+    golden_trees.keep_whole_seconds(source)
+    store.run("promote", "p", "--source", source)
+    assert (fuse := store.place.fuse)
+    generation = f"{store.location}/p/generations/1"
+    snapshot = f"{generation}@golden-1"
+
+    def holds() -> str:
+        return fuse.run("zfs", "get", "-H", "-o", "value", "userrefs", snapshot)
+
+    def refusal() -> str:
+        before = store.state(), holds()
+        (failed,) = store.run("gc", "--grace", 0, "--keep", 1, status=7)["failed"]
+        for args in ({"generation": 1}, {}):
+            assert store.module("golden_cache", project="p", state="absent", **args).get("failed")
+        assert (store.state(), holds()) == before
+        store.run("clone", "p", "old", "--generation", 1, "--at", store.path("old"))
+        assert content(store.seen(store.path("old"))) == tree
+        store.run("destroy", "p", "old")
+        return str(failed["msg"])
+
+    fuse.run("zfs", "create", "-o", "mountpoint=none", f"{generation}/x")
+    assert f"{generation}/x depends on it" in refusal()
+    fuse.run("zfs", "destroy", f"{generation}/x")
+    fuse.run("zfs", "hold", "replication", snapshot)
+    assert f"hold on {snapshot} was not made by Cowherd" in refusal()
+    fuse.run("zfs", "release", "replication", snapshot)
+    assert store.run("gc", "--grace", 0, "--keep", 1)["failed"] == []
+    assert [each["number"] for each in store.project()["generations"]] == [2]
 
 
 def test_missing_markers_are_reported(store: Store) -> None:

@@ -422,6 +422,9 @@ def test_one_session_is_made_at_a_path(store: Store) -> None:
         (("clone", "p", "--", "-a"), 1, "cannot be the name of a session"),
         (("clone", "..", "a"), 1, "cannot be the name of a golden project"),
         (("clone", "p", "a", "--at", "relative"), 1, "not an absolute path"),
+        (("clone", "p", "a", "--at", "/srv/x\ny"), 1, "a line break or another control character"),
+        (("clone", "p", "a", "--at", "/srv/x\u2028y"), 1, "a line break or another control character"),
+        (("promote", "p", "--source", "/srv/x\ny"), 1, "a line break or another control character"),
         (("clone", "p", "a", "--at", "{folder}"), 4, "is not empty"),
         (("clone", "p", "a", "--at", "{folder}/source-p/text"), 4, "is no folder"),
         (("clone", "p", "a", "--at", "/proc"), 4, "is mounted at /proc"),
@@ -513,6 +516,75 @@ def test_a_path_below_a_symlink(store: Store) -> None:
     made = store.module("golden_session", project="p", name="bob", path=asked)
     assert made["path"] == str(real)
     assert content(store.seen(real)).keys() == content(source).keys() | {"new"}
+
+
+def test_a_line_break_behind_a_symlink_is_refused(store: Store) -> None:
+    source = store.begin()
+    (broken := store.folder / "x\ny").mkdir()
+    (store.folder / "link").symlink_to(broken.name)
+    before = store.state()
+    for argv in (
+        ("clone", "p", "a", "--at", store.folder / "link/a"),
+        ("promote", "p", "--source", store.folder / "link"),
+    ):
+        assert "a line break or another control character" in store.run(*argv, status=1)["msg"]
+    assert store.state() == before
+    assert list(broken.iterdir()) == []
+    assert not store.run("promote", "p", "--source", source)["changed"]
+
+
+def test_one_damaged_project_does_not_keep_the_sessions_of_others_from_being_mounted(store: Store) -> None:
+    store.begin()
+    store.begin("q")
+    (store.clone("alice", "q") / "own").touch()
+    store.unmount_all()
+    if fuse := store.place.fuse:
+        fuse.run("zfs", "set", "cowherd:source=/srv/x\ny", f"{store.location}/p/generations/1")
+    else:
+        link = Path(store.location, "p/current")
+        link.unlink()
+        link.symlink_to("elsewhere")
+    printed = store.run("mount", status=1)
+    assert [each["name"] for each in printed["mounted"]] == ["alice"]
+    ((what, msg),) = [each.values() for each in printed["failed"]]
+    assert what == "project p"
+    assert ("has a line break in it" if store.place.fuse else "is not a generation") in msg
+    assert (store.seen(store.path("alice")) / "own").exists()
+    assert store.run("mount", "p", status=1)["msg"] == msg
+
+
+def test_a_source_whose_name_has_a_tab_of_former_releases_is_read(tmp_path: Path) -> None:
+    """And other characters at which Python breaks lines, and ZFS does not."""
+    with golden.place("zfs", tmp_path) as place, golden.store(place) as store:
+        store.begin()
+        assert place.fuse
+        noted = "directory:/srv/a\tb\x0bc\x85d\u2028e"
+        place.fuse.run("zfs", "set", f"cowherd:source={noted}", f"{store.location}/p/generations/1")
+        assert [each["source"] for each in store.project()["generations"]] == [noted]
+
+
+def test_stores_of_names_that_are_alike_have_folders_of_their_own(tmp_path: Path) -> None:
+    """And a session is where its property says, where former releases put it."""
+    with golden.place("zfs", tmp_path) as place, golden.store(place) as outer:
+        outer.inner("a")
+        stores = [outer.inner("a/b"), outer.inner("a_b")]
+        (source := outer.source())
+        paths = []
+        for store in stores:
+            store.run("promote", "p", "--source", source)
+            paths.append(store.run("clone", "p", "alice")["path"])
+        assert len({*paths}) == 2
+        assert [path.split("/")[-3] for path in paths] == [store.location.replace("/", "+") for store in stores]
+        former, dataset = f"/var/lib/cowherd/sessions/{stores[0].location.replace('/', '_')}/p/bob", "p/sessions/bob"
+        stores[0].run("clone", "p", "bob", "--at", former)
+        assert place.fuse
+        held = place.fuse.run("zfs", "get", "-H", "-o", "value", "cowherd:path", f"{stores[0].location}/{dataset}")
+        assert held == f"{former}\n"
+        assert not stores[0].module("golden_session", project="p", name="bob")["changed"]
+        stores[0].run("clone", "p", "bob", status=4)
+        for store in stores:
+            store.run("destroy", "p", "alice")
+        stores[0].run("destroy", "p", "bob")
 
 
 def test_what_is_not_ours_is_left_alone(store: Store) -> None:

@@ -1,7 +1,8 @@
 """Operations on golden trees that are killed before each change that they make, and what has to hold after that.
 
 Each operation is run again and again, killed one change later each time, until it comes to its end. After each kill
-five live sessions have to be as they were, and garbage collection has to leave nothing that is half done.
+five live sessions have to be as they were, and garbage collection has to leave nothing that is half done. The first
+promotion of all begins with an empty store each time, and has to come to its end when it is asked for again.
 
 It needs nothing but the standard library, as `golden_trees`.
 """
@@ -69,6 +70,26 @@ def recovered(store: Store) -> dict[str, Any]:
     states = {each["state"] for each in (*project["generations"], *project["sessions"])}
     assert states == {"complete"}, (report, project)
     return project
+
+
+def promote_first(store: Store) -> Iterator[Kill]:
+    """The store and the project are as they were or are begun, and the same promotion goes on from there."""
+    source = store.source()
+    tree = content(source)
+    for step in itertools.count(1):
+        empty = store.inner(f"empty{step}")
+        before = _killed(empty, step, "promote", "p", "--source", source)
+        projects = empty.run("list", "--no-sizes")["projects"]
+        done = [each["current"] for each in projects] == [1]
+        printed = empty.run("promote", "p", "--source", source)
+        assert printed["changed"] is not done
+        assert content(empty.clone("new")) == tree
+        assert recovered(empty)["current"] == printed["current"]
+        empty.run("destroy", "p", "new")
+        if before is None:
+            assert done
+            return
+        yield Kill(before, done)
 
 
 def promote_session(store: Store) -> Iterator[Kill]:
@@ -160,6 +181,7 @@ def collect(store: Store) -> Iterator[Kill]:
 
 
 OPERATIONS: dict[str, Callable[[Store], Iterator[Kill]]] = {
+    "first promotion": promote_first,
     "promote a session": promote_session,
     "promote a folder": promote_folder,
     "clone": clone,

@@ -14,9 +14,9 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from . import killed
 
@@ -111,9 +111,20 @@ class Store:
         own, command = len(self.within), self.command(*argv)
         return [*command[:own], sys.executable, "-P", killed.__file__, before, *command[own:]]
 
+    def inner(self, name: str) -> Self:
+        """A new, empty store in this one, which is not begun itself."""
+        location = f"{self.location}/{name}"
+        make = ["mkdir"] if location.startswith("/") else ["zfs", "create"]
+        subprocess.run([*self.within, *make, location], stdin=subprocess.DEVNULL, check=True)
+        return replace(self, location=location)
+
+    def source(self, project: str = "p") -> Path:
+        """A folder to make generations of a project from."""
+        return tree(self.folder / f"source-{project}", whole_seconds=self.whole_seconds)
+
     def begin(self, project: str = "p") -> Path:
         """Make generation 1 of a project; returns the folder that it was made from."""
-        source = tree(self.folder / f"source-{project}", whole_seconds=self.whole_seconds)
+        source = self.source(project)
         self.run("promote", project, "--source", source)
         return source
 

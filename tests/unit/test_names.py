@@ -56,6 +56,8 @@ def accepts(check: Callable[[str], str], name: str) -> bool:
         (names.subvolume, "@home with space"),
         (names.subvolume, "größe"),
         (names.absolute_path, "/srv/pool"),
+        (names.absolute_path, "/srv/größe of \N{GREEK SMALL LETTER PI}"),
+        (names.absolute_path, "/srv/\udcff"),
     ],
 )
 def test_usual_names_are_taken(check: Callable[[str], str], name: str) -> None:
@@ -87,6 +89,7 @@ def test_usual_names_are_taken(check: Callable[[str], str], name: str) -> None:
         (names.absolute_path, "/srv/"),
         (names.absolute_path, "/srv/../etc"),
         (names.absolute_path, "srv"),
+        *((names.absolute_path, f"/srv/x{broken}y") for broken in "\t\n\r\x0b\x1c\x7f\x85\u2028\u2029"),
     ],
 )
 def test_unusual_names_are_refused(check: Callable[[str], str], name: str) -> None:
@@ -106,6 +109,7 @@ def test_what_is_taken_is_safe_in_a_command(check: Callable[[str], str], name: s
         assert name
         assert not name.startswith("-")
         assert "\0" not in name
+        assert len(name.splitlines()) == 1 or check is names.subvolume
         assert not {".", ".."} & set(name.split("/"))
 
 

@@ -55,7 +55,7 @@ class Backend(Protocol):
         """Hold a lock of the project; `part` tells its locks apart, and `member` those of many things of one kind."""
 
     def create_project(self, project: str) -> None:
-        """Make the place for a project, and note with which backend the store was begun."""
+        """Make the place for a project, or what is missing of it, and note with which backend the store was begun."""
 
     def remove_project(self, project: Project) -> None:
         """Remove the place of a project in which nothing of ours is left."""

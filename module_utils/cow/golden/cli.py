@@ -173,7 +173,9 @@ def _collect_options(command: argparse.ArgumentParser) -> None:
     _positional(command, "project", nargs="?")
     command.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
     command.add_argument("--keep", type=int, metavar="N", help="complete generations to keep (3)")
-    command.add_argument("--grace", type=int, metavar="SECONDS", help="leave what is younger alone (3600)")
+    command.add_argument(
+        "--grace", type=int, metavar="SECONDS", help="spare what was superseded, or begun, within (3600)"
+    )
 
 
 def _collect(options: argparse.Namespace, settings: Mapping[str, Any]) -> Result:
@@ -200,13 +202,18 @@ def _mount(options: argparse.Namespace, settings: Mapping[str, Any]) -> Result:
         return {"mounted": [_session(store.mount(options.project, options.session))], "failed": []}, 0
     mounted, failed = [], []
     for project in [options.project] if options.project else store.backend.projects():
-        for session in store.project(project).sessions:
-            if session.state != "complete":
-                continue
+        try:
+            sessions = [each.name for each in store.project(project).sessions if each.state == "complete"]
+        except (CowError, OSError) as error:
+            if options.project:
+                raise
+            failed.append({"what": f"project {project}", "msg": str(error)})
+            continue
+        for name in sessions:
             try:
-                mounted.append(_session(store.mount(project, session.name)))
+                mounted.append(_session(store.mount(project, name)))
             except (CowError, OSError) as error:
-                failed.append({"what": f"session {session.name} of {project}", "msg": str(error)})
+                failed.append({"what": f"session {name} of {project}", "msg": str(error)})
     return {"mounted": mounted, "failed": failed}, 1 if failed else 0
 
 

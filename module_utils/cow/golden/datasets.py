@@ -47,7 +47,7 @@ _KIND, _STATE, _GENERATION, _PATH, _CREATED, _SOURCE, _FINGERPRINT, _CURRENT, _M
     )
 )
 _READ = (
-    "type", "origin", "creation", "used", "referenced", "mounted",
+    "type", "origin", "creation", "used", "referenced", "mounted", "userrefs",
     _KIND, _STATE, _GENERATION, _PATH, _CREATED, _SOURCE, _FINGERPRINT, _CURRENT, _MADE_FOLDER,
 )  # fmt: skip
 
@@ -105,15 +105,24 @@ class Inventory:
         }
 
     @property
+    def places(self) -> tuple[str, ...]:
+        """The datasets that hold generations and sessions, as far as they are there and ours."""
+        return tuple(name for name in _places(self.base) if self.own(name, "place"))
+
+    @property
     def foreign(self) -> tuple[str, ...]:
         """What is there and is not ours."""
-        places = {self.base, f"{self.base}/generations", f"{self.base}/sessions"}
-        ours = {*places, *self.generations.values(), *self.sessions.values(), *self.snapshots.values()}
+        ours = {self.base, *self.places, *self.generations.values(), *self.sessions.values(), *self.snapshots.values()}
         return tuple(name for name in self.found if name not in ours)
 
     def snapshots_on(self, name: str) -> list[str]:
         """Return the snapshots of a dataset, oldest first, of whomever they are."""
         return [each for each in self.found if each.startswith(f"{name}@")]
+
+    def held_by_others(self, snapshot: str) -> bool:
+        """Say whether a snapshot has more holds than the one of ours, as from tools that replicate."""
+        count = self.found[snapshot]["userrefs"].value
+        return count.isdigit() and int(count) > 1
 
     def origin(self, name: str) -> str:
         """Return the snapshot that a dataset is a clone of, "" for none."""
@@ -166,6 +175,7 @@ class Datasets:
             generations=tuple(_generation(inventory, number) for number in numbers),
             sessions=tuple(self._session(inventory, name, table) for name in sorted(inventory.sessions)),
             foreign=inventory.foreign,
+            whole=inventory.places == _places(base),
         )
 
     def read_current(self, project: str) -> tuple[int, Room] | None:
@@ -215,7 +225,7 @@ class Datasets:
     def create_project(self, project: str) -> None:
         """Make the datasets; those that an interrupted run made already stay."""
         base = self._base(project)
-        places = {base: "project", f"{base}/generations": "place", f"{base}/sessions": "place"}
+        places = {base: "project", **dict.fromkeys(_places(base), "place")}
         found = Inventory(base, self.tool.read([self.location, *places], [_KIND, BEGUN_WITH]))
         if self.location not in found.found:
             raise NotThere(f"The dataset {self.location} does not exist. Create it, or name another store.")
@@ -237,7 +247,7 @@ class Datasets:
         base = self._base(project.name)
         if project.foreign:
             raise InUse(f"{project.foreign[0]} was not made by Cowherd and stays, and so does {base}. Move it away.")
-        for name in (f"{base}/generations", f"{base}/sessions", base):
+        for name in (*_places(base), base):
             if self.tool.read([name], [_KIND]):
                 self._destroy(name)
 
@@ -296,7 +306,7 @@ class Datasets:
         """Nothing is left to do: the session is a clone of the snapshot that was taken of it."""
 
     def require_free_generation(self, project: Project, number: int) -> None:
-        """See that neither a snapshot of it nor a clone is of others."""
+        """See that what is below it, cloned from it or holds it is none of others."""
         self._require_free_of_others(self._require(project.name), number)
 
     def withdraw(self, project: Project, number: int) -> None:
@@ -315,8 +325,9 @@ class Datasets:
             self._destroy_snapshot(own)
         if name:
             self._destroy(name)
-        for snapshot in self._require(project.name).leftovers.values():
-            if not self.tool.clones(snapshot):
+        left = self._require(project.name)
+        for snapshot in left.leftovers.values():
+            if not self.tool.clones(snapshot) and not left.held_by_others(snapshot):
                 self._destroy_snapshot(snapshot)
 
     def claim(self, project: str, number: int, session: Session) -> None:
@@ -353,7 +364,7 @@ class Datasets:
 
     def default_path(self, project: str, session: str) -> str:
         """Where a session is seen that names no path; other stores may have sessions of the same name."""
-        return str(mounts.point(SESSIONS / self.location.replace("/", "_") / project / session))
+        return str(mounts.point(SESSIONS / _as_file_name(self.location) / project / session))
 
     def mount(self, project: str, session: Session) -> None:
         """Mount the clone."""
@@ -453,7 +464,7 @@ class Datasets:
         return f"{self._base(project)}/sessions/{session}"
 
     def _building_at(self, name: str) -> Path:
-        return _BUILDING_AT / name.replace("/", "_")
+        return _BUILDING_AT / _as_file_name(name)
 
     def _inventory(self, project: str) -> Inventory | None:
         base = self._base(project)
@@ -492,6 +503,8 @@ class Datasets:
         below = [each for each in inventory.found if each.startswith(f"{name}/")]
         if others := [*(each for each in snapshots if each not in inventory.snapshots.values()), *below]:
             raise InUse(f"{', '.join(others)} was not made by Cowherd. Destroy it first, or keep the session.")
+        if held := [each for each in snapshots if inventory.held_by_others(each)]:
+            raise InUse(f"Session {session.name} cannot be removed: {self._said_of_holds(held[0])}")
         for snapshot in snapshots:
             if clones := self.tool.clones(snapshot):
                 project = inventory.base.rpartition("/")[2]
@@ -500,23 +513,42 @@ class Datasets:
 
     def _require_free_of_others(self, inventory: Inventory, number: int) -> None:
         """Refuse while something that is not ours depends on a generation, before anything is changed."""
-        name, own = inventory.generations.get(number), inventory.snapshots.get(number)
-        ours = {*inventory.generations.values(), *inventory.sessions.values()}
-        taken = inventory.snapshots_on(name) if name else []
-        held = [each for each in taken if each not in inventory.snapshots.values()]
-        clones = [each for each in (self.tool.clones(own) if own else ()) if each not in ours]
-        if others := [*held, *clones]:
+        name, leftovers = inventory.generations.get(number), inventory.leftovers
+        ours = {*inventory.generations.values(), *inventory.sessions.values(), *inventory.snapshots.values()}
+        within = [each for each in inventory.found if name and each.startswith((f"{name}@", f"{name}/"))]
+        going = [
+            snapshot
+            for key, snapshot in inventory.snapshots.items()
+            if key == number or (snapshot in within and key in leftovers)
+        ]
+        clones = [clone for snapshot in going for clone in self.tool.clones(snapshot)]
+        if others := [each for each in (*within, *clones) if each not in ours]:
             raise InUse(
                 f"Generation {number} cannot be removed: {', '.join(others)} depends on it, "
                 f"and was not made by Cowherd. Destroy that first, or let the generation stay."
             )
+        if held := [each for each in going if inventory.held_by_others(each)]:
+            raise InUse(f"Generation {number} cannot be removed: {self._said_of_holds(held[0])}")
+
+    def _said_of_holds(self, snapshot: str) -> str:
+        """Say what of others holds a snapshot, by name where they can be listed, which zfs-fuse cannot."""
+        with contextlib.suppress(process.CommandFailed):
+            if tags := [tag for tag in self.tool.holds(snapshot) if tag != TAG]:
+                return (
+                    f"the hold {', '.join(tags)} on {snapshot} was not made by Cowherd. "
+                    f"Run `zfs release {tags[0]} {snapshot}` when nobody needs it."
+                )
+        return (
+            f"a hold on {snapshot} was not made by Cowherd. See `zfs holds {snapshot}`, and run `zfs release` "
+            f"when nobody needs it."
+        )
 
     def _begin_removal(self, inventory: Inventory, name: str) -> None:
         """Note it, and unmount what an interrupted build left mounted."""
         if inventory.value(name, _STATE) != REMOVING:
             self.tool.set(name, _STATE, REMOVING)
-        if any(mount.source in self._sources(name) for mount in mounts.every()):
-            self._unmount(name, self._building_at(name))
+        if at := [mount.mount_point for mount in mounts.every() if mount.source in self._sources(name)]:
+            self._unmount(name, at[-1])
 
     def _hand_back(self, project: str, number: int) -> None:
         """Give the snapshots that a generation took over from others to those; newest first, for older ones go along.
@@ -554,6 +586,15 @@ class Datasets:
                 if "busy" in said or "dependent clones" in said or "has children" in said:
                     raise InUse(f"{name} is in use and stays: {_last_line(failure)}") from failure
                 raise
+
+
+def _places(base: str) -> tuple[str, ...]:
+    return f"{base}/generations", f"{base}/sessions"
+
+
+def _as_file_name(dataset: str) -> str:
+    """Return a name that no other dataset has: none has a plus in it."""
+    return dataset.replace("/", "+")
 
 
 def _generation(inventory: Inventory, number: int) -> Generation:

@@ -62,13 +62,17 @@ class Session:
 
 @dataclass(frozen=True)
 class Project:
-    """generations, sessions: by number and by name. foreign: what is among them and is not ours."""
+    """generations, sessions: by number and by name. foreign: what is among them and is not ours.
+
+    whole: False when places for them are missing, as after an interrupted run, so that making the project goes on.
+    """
 
     name: str
     current: int | None = None
     generations: tuple[Generation, ...] = ()
     sessions: tuple[Session, ...] = ()
     foreign: tuple[str, ...] = ()
+    whole: bool = True
 
     @property
     def last(self) -> int:

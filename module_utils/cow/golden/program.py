@@ -94,7 +94,7 @@ def plan(found: Found, wanted: Wanted) -> Plan:
     return Plan.of(
         Step(
             title=f"write {wanted.path}",
-            run=lambda: _write(wanted.path, content),
+            run=lambda: durable.write(wanted.path, content, 0o755),
             before=None if found.content is None else {"sha256": _digest(found.content), "mode": f"{found.mode:04o}"},
             after={"sha256": _digest(content), "mode": "0755"},
         )
@@ -138,11 +138,6 @@ def _add(archive: zipfile.ZipFile, name: str, source: bytes) -> None:
         entry = zipfile.ZipInfo(f"{name}.{suffix}", _WHEN)
         entry.external_attr = 0o644 << 16
         archive.writestr(entry, content)
-
-
-def _write(path: Path, content: bytes) -> None:
-    durable.write(path, content)
-    path.chmod(0o755)
 
 
 def _removal(found: Found) -> Step:

@@ -55,7 +55,7 @@ class WantedCache:
             Size.parse(params["volume_size"])
         source = Source(
             # A link may lead elsewhere at the next look, so it is followed once.
-            Path(os.path.realpath(names.absolute_path(folder))) if folder else None,
+            Path(names.one_line(os.path.realpath(names.absolute_path(folder)))) if folder else None,
             names.session(session) if session else None,
         )
         return cls(
@@ -138,7 +138,7 @@ def plan_cache(found: FoundCache, wanted: WantedCache, store: Store, warn: Calla
         run=lambda: store.create_project(name),
         after={"project": name, "backend": store.backend.name},
     )
-    plan = Plan.of(*(() if found.project else (create,))) + cleaning.plan(project, unfinished(project))
+    plan = Plan.of(*(() if found.project and project.whole else (create,))) + cleaning.plan(project, unfinished(project))
     if wanted.source and not _is_current(project, wanted.source, found.fingerprint):
         number = project.last + 1  # also after those that are to be removed first, which may have to stay
         plan += Plan.of(_promotion(project, number, wanted.source, found.fingerprint, store))

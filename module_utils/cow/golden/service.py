@@ -57,8 +57,6 @@ class Wanted:
             names.absolute_path(store)
         else:
             names.dataset(store)
-        if any(ord(character) < ord(" ") for character in store + command):
-            raise CowError(f"{store!r} or {command!r} has a control character in it, which no unit can name.")
         return cls(
             name=name,
             command=command,
@@ -239,8 +237,7 @@ def _says(run: process.Runner, question: str, unit: str) -> bool:
 def _write(path: Path, before: str | None, text: str) -> Step:
     def write() -> None:
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        durable.write(path, text.encode())
-        path.chmod(0o644)
+        durable.write(path, text.encode(), 0o644)
 
     return Step(
         title=f"write {path}",

@@ -129,7 +129,8 @@ class Store:
     def create_project(self, project: str) -> None:
         """Make the place for a project."""
         with self._generations_lock(project):
-            if self.backend.read(project) is None:
+            found = self.backend.read(project)
+            if found is None or not found.whole:
                 self.backend.create_project(project)
 
     def is_changing(self, project: str) -> bool:
@@ -308,7 +309,7 @@ class Store:
 
 def session_path(path: str) -> str:
     """Return the path that a session is asked for at as it is noted, and compared with what is mounted."""
-    return str(mounts.point(Path(names.absolute_path(path))))
+    return names.one_line(str(mounts.point(Path(names.absolute_path(path)))))
 
 
 def _require_still(what: str, state: str, expected: str) -> None:
