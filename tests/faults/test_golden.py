@@ -364,7 +364,8 @@ def test_a_generation_with_something_of_others_is_not_removed(store: Store) -> N
     (source / "text").write_text("second\n")
     golden_trees.keep_whole_seconds(source)
     store.run("promote", "p", "--source", source)
-    assert (fuse := store.place.fuse)
+    fuse = store.place.fuse
+    assert fuse
     generation = f"{store.location}/p/generations/1"
     snapshot = f"{generation}@golden-1"
 

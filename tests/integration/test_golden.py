@@ -568,7 +568,7 @@ def test_stores_of_names_that_are_alike_have_folders_of_their_own(tmp_path: Path
     with golden.place("zfs", tmp_path) as place, golden.store(place) as outer:
         outer.inner("a")
         stores = [outer.inner("a/b"), outer.inner("a_b")]
-        (source := outer.source())
+        source = outer.source()
         paths = []
         for store in stores:
             store.run("promote", "p", "--source", source)

@@ -174,7 +174,7 @@ def _collect_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
     command.add_argument("--keep", type=int, metavar="N", help="complete generations to keep (3)")
     command.add_argument(
-        "--grace", type=int, metavar="SECONDS", help="spare what was superseded, or begun, within (3600)"
+        "--grace", type=int, metavar="SECONDS", help="spare what was superseded, and sessions begun, within (3600)"
     )
 
 
