@@ -138,7 +138,8 @@ def plan_cache(found: FoundCache, wanted: WantedCache, store: Store, warn: Calla
         run=lambda: store.create_project(name),
         after={"project": name, "backend": store.backend.name},
     )
-    plan = Plan.of(*(() if found.project and project.whole else (create,))) + cleaning.plan(project, unfinished(project))
+    creation = Plan() if found.project and project.whole else Plan.of(create)
+    plan = creation + cleaning.plan(project, unfinished(project))
     if wanted.source and not _is_current(project, wanted.source, found.fingerprint):
         number = project.last + 1  # also after those that are to be removed first, which may have to stay
         plan += Plan.of(_promotion(project, number, wanted.source, found.fingerprint, store))
