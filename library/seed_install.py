@@ -20,8 +20,8 @@ description:
   - What is on the target is destroyed only when O(replace) names it. Looked for are the signatures that C(blkid) knows,
     and bytes that are not zero, in all of a file, and in the first and the last MiB of a device. What is elsewhere on a
     device, without a signature, is not found.
-  - A target on which an installation did not end is marked, on the device itself or, where a file system is filled by
-    copying, by its UUID in O(records), and the next run begins anew.
+  - A target on which an installation did not end is marked in its first sector, and the next run begins anew. XFS has
+    no room for that, and is known by its label C(cowherd-part) and its UUID in O(records) on this host.
   - What was installed is remembered on this host, under the UUID of the new file system. A target that has this root
     already is left as it is, however much was written to it since.
 author:
@@ -87,7 +87,10 @@ options:
       V(cowherd-part) stands for an installation that is not finished, and is refused.
     type: str
   uuid:
-    description: UUID of the new file system. Without it, a random one.
+    description:
+      - UUID of the new file system. Without it, a random one.
+      - One that another block device of this host has is refused, as is one that another root was installed with on
+        another target, as the records have it.
     type: str
   metadata:
     description:
