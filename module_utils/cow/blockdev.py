@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import stat
@@ -13,6 +14,8 @@ from .size import Size
 
 _NOTHING_FOUND = 2
 """Exit status of blkid(8) when it recognises nothing on a device."""
+_AMBIGUOUS = 8
+"""When it recognises several things on the last one."""
 _TABLE = "partition table"
 
 
@@ -83,19 +86,23 @@ def identify(path: str) -> Identity | None:
 
 
 def with_uuid(uuid: str) -> str:
-    """Return the block device with the file system of that UUID, "" when there is none."""
-    # With --uuid, blkid believes for some seconds what it remembers of a device, which may be another one by now.
-    command = [
-        "blkid",
-        "--cache-file",
-        "/dev/null",
-        "--list-one",
-        "--match-token",
-        f"UUID={uuid}",
-        "--output",
-        "device",
-    ]
-    return process.run(command, accept=(0, _NOTHING_FOUND)).stdout.strip()
+    """Return the block device with the file system of that UUID, "" when there is none.
+
+    All are looked at: `blkid --uuid` leaves some out, and believes what it remembers of others.
+    """
+    entries = filter(_has_medium, Path("/sys/class/block").iterdir())
+    devices = ["/dev/" + entry.name.replace("!", "/") for entry in entries]
+    found = process.run(["blkid", "-p", "-o", "export", "--", *devices], accept=(0, _NOTHING_FOUND, _AMBIGUOUS))
+    for each in found.stdout.split("\n\n"):
+        if re.search(rf"^UUID={re.escape(uuid)}$", each, re.MULTILINE):
+            return each.partition("DEVNAME=")[2].partition("\n")[0]
+    return ""
+
+
+def _has_medium(entry: Path) -> bool:
+    with contextlib.suppress(OSError):  # it may be let go of just now
+        return int((entry / "size").read_text()) > 0
+    return False
 
 
 def signature(path: str) -> str:
