@@ -473,7 +473,7 @@ def test_names_of_attributes_of_the_root_are_no_commands(source: Path, tmp_path:
 
 
 def test_the_root_has_its_attributes_where_the_path_of_the_image_is_odd(source: Path, tmp_path: Path) -> None:
-    folder = tmp_path / 'a "quoted"\nline of \\'
+    folder = tmp_path / 'a "quoted" line of \\'
     folder.mkdir()
     os.setxattr(source, "user.kept", b"kept")
     os.setxattr(source, "user.!#$%&'()*+,-./:;<=>?@[]^_`{|}~", b"also")
