@@ -77,7 +77,7 @@ class Identity:
 def identify(path: str) -> Identity | None:
     """Say what a device or file begins with; None when nothing is recognised."""
     found = process.run(["blkid", "-p", "-o", "export", "--", path], accept=(0, _NOTHING_FOUND))
-    known = dict(re.findall(r"^([A-Z_]+)=(.*)$", found.stdout, re.MULTILINE))
+    known = _exported(found.stdout)
     if "TYPE" in known:
         return Identity(known["TYPE"], known.get("USAGE", "data"), known.get("UUID", ""), known.get("LABEL", ""))
     if "PTTYPE" in known:
@@ -93,10 +93,13 @@ def with_uuid(uuid: str) -> str:
     entries = filter(_has_medium, Path("/sys/class/block").iterdir())
     devices = ["/dev/" + entry.name.replace("!", "/") for entry in entries]
     found = process.run(["blkid", "-p", "-o", "export", "--", *devices], accept=(0, _NOTHING_FOUND, _AMBIGUOUS))
-    for each in found.stdout.split("\n\n"):
-        if re.search(rf"^UUID={re.escape(uuid)}$", each, re.MULTILINE):
-            return each.partition("DEVNAME=")[2].partition("\n")[0]
-    return ""
+    each = map(_exported, found.stdout.split("\n\n"))
+    return next((known["DEVNAME"] for known in each if known.get("UUID") == uuid), "")
+
+
+def _exported(said: str) -> dict[str, str]:
+    """Read what blkid(8) says of one device with `-o export`."""
+    return dict(re.findall(r"^([A-Z_]+)=(.*)$", said, re.MULTILINE))
 
 
 def _has_medium(entry: Path) -> bool:

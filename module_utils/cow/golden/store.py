@@ -68,9 +68,9 @@ class Store:
         """Make a session and mount it. Nothing of it is left when that fails."""
         names.golden_project(project)
         names.session(name)
-        self._require_free(project, name, path)
+        where = self._require_free(project, name, path)
         try:
-            with self._session_lock(project, name), self._path_lock(self.planned_path(project, name, path)):
+            with self._session_lock(project, name), self._path_lock(where):
                 return self._clone(project, self._planned(project, name, path), generation, reserve)
         except OSError as error:
             if error.errno == errno.ENOSPC:  # before the room was looked at

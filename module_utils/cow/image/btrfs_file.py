@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -167,17 +167,9 @@ def lost_by_mkfs(tree: Tree) -> list[str]:
     ]
 
 
-@contextmanager
-def room_explained(work: Path) -> Iterator[None]:
+def room_explained(work: Path) -> AbstractContextManager[None]:
     """Say it in words when what is built in a folder fails for want of room there."""
-    too_small: TooSmall | None = None
-    with workshop.room_explained(work, _NO_ROOM):
-        try:
-            yield
-        except TooSmall as error:
-            too_small = error
-    if too_small:
-        raise too_small
+    return workshop.room_explained(work, _NO_ROOM, besides=(TooSmall,))
 
 
 def by_mkfs(settings: Settings, folder: Path, subvolumes: Sequence[str], room: int, target: Path) -> None:

@@ -118,12 +118,15 @@ def written(point: Path) -> None:
 
 
 @contextmanager
-def room_explained(work: Path, said: str) -> Iterator[None]:
-    """Say it in words when what is built in a folder fails for want of room there."""
+def room_explained(work: Path, said: str, *, besides: tuple[type[CowError], ...] = ()) -> Iterator[None]:
+    """Say it in words when what is built in a folder fails for want of room there.
+
+    besides: errors that have their own words, and pass as they are.
+    """
     try:
         yield
     except CowError as error:
-        if mounts.free(work).bytes < _LITTLE:
+        if not isinstance(error, besides) and mounts.free(work).bytes < _LITTLE:
             raise NoRoom(said) from error
         raise
 

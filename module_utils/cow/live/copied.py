@@ -11,11 +11,11 @@ from ..btrfs import Btrfs
 from ..image import btrfs_seed, sizing, workshop
 from ..image.sizing import Need
 from ..tree import walk
-from . import capacity, target
+from . import capacity
 from . import seed as seeds
+from . import target as targets
 from .order import Order
 from .seed import Seed
-from .target import UNFINISHED_LABEL
 
 
 def least_bytes(seed: Seed, order: Order, room: Path) -> int:
@@ -38,8 +38,8 @@ def install(seed: Seed, order: Order, device: str, room: Path, begin: Callable[[
         need = capacity.need_of(walk(source / order.root))
         begin()
         workshop.tool([*_maker(order, need, seeds.bytes_of(Path(device))), device])
-        if order.filesystem in target.BEHIND_THE_MARK:
-            target.mark(device)
+        if order.filesystem in targets.BEHIND_THE_MARK:
+            targets.mark(device)
         written = _filled(order, source / order.root, device, room)
     _set_label(order, device, room)
     workshop.synced(Path(device))
@@ -86,7 +86,7 @@ def require_tools(order: Order) -> None:
 
 
 def _maker(order: Order, need: Need, size: int) -> list[str]:
-    label, identity = UNFINISHED_LABEL, order.uuid
+    label, identity = targets.UNFINISHED_LABEL, order.uuid
     if order.filesystem == "ext4":
         shape = ["-b", str(sizing.BLOCK), "-I", str(sizing.INODE), "-N", str(capacity.ext4_inodes(need, size))]
         return ["mke2fs", "-q", "-F", "-t", "ext4", *shape, "-L", label, "-U", identity]
