@@ -10,14 +10,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.cow.golden import program
-from ansible.module_utils.cow.kernel import sync_file_system
-from tests.support import loops, zfs_fuse
+from ansible.module_utils.cow.kernel import own_mounts, sync_file_system
+from tests.support import fork_server, loops, zfs_fuse
 
 from .timing import interleaved, milliseconds, table
 
@@ -37,10 +37,12 @@ _numbers = itertools.count()
 class Place:
     """A store, and how what cow-session does is done there by hand.
 
+    command: cow-session, whose fork server waits; alone: the same in a file that has none.
     clone, destroy: command lines, given the name of the clone. within: the command by which all of them run.
     """
 
     command: Path
+    alone: Path
     backend: str
     store: str
     clone: Callable[[str], list[str]]
@@ -72,24 +74,33 @@ class Place:
 
 def measure() -> str:
     """Measure on btrfs in a file, and on a ZFS in user space."""
-    with tempfile.TemporaryDirectory(dir="/var/tmp") as scratch:
+    with own_mounts(), tempfile.TemporaryDirectory(dir="/var/tmp") as scratch:
         folder = Path(scratch)
-        command = folder / "cow-session"
-        command.write_bytes(program.build())
-        command.chmod(0o755)
-        with loops.btrfs(folder / "image", folder / "mounted", size=_SIZE * 4 + (4 << 30)) as mounted:
-            sections = [_of_count(_on_btrfs(command, mounted, count), mounted, count) for count in FILES]
-            sections.append(_space(_on_btrfs(command, mounted, 0), mounted))
-        with zfs_fuse.running(folder / "zfs") as fuse:
-            sections.insert(len(FILES), _of_count(_on_zfs(command, fuse, folder), folder, FILES[0]))
+        programs = _program(folder / "cow-session"), _program(folder / "alone")
+        size = _SIZE * 4 + (4 << 30)
+        with fork_server.running(programs[0]), loops.btrfs(folder / "image", folder / "mounted", size=size) as mounted:
+            sections = [_of_count(_on_btrfs(*programs, mounted, count), mounted, count) for count in FILES]
+            sections.append(_space(_on_btrfs(*programs, mounted, 0), mounted))
+        with (
+            zfs_fuse.running(folder / "zfs") as fuse,
+            fork_server.running(programs[0], within=fuse.within, root=fuse.seen("/")),
+        ):
+            sections.insert(len(FILES), _of_count(_on_zfs(*programs, fuse, folder), folder, FILES[0]))
     return "\n\n".join(sections)
 
 
-def _on_btrfs(command: Path, mounted: Path, count: int) -> Place:
+def _program(path: Path) -> Path:
+    path.write_bytes(program.build())
+    path.chmod(0o755)
+    return path
+
+
+def _on_btrfs(command: Path, alone: Path, mounted: Path, count: int) -> Place:
     store = mounted / f"store{count}"
     store.mkdir()
     return Place(
         command,
+        alone,
         "btrfs",
         str(store),
         clone=lambda name: ["btrfs", "subvolume", "snapshot", f"{store}/p/generations/1", f"{mounted}/{name}"],
@@ -97,12 +108,13 @@ def _on_btrfs(command: Path, mounted: Path, count: int) -> Place:
     )
 
 
-def _on_zfs(command: Path, fuse: zfs_fuse.ZfsFuse, folder: Path) -> Place:
+def _on_zfs(command: Path, alone: Path, fuse: zfs_fuse.ZfsFuse, folder: Path) -> Place:
     pool = fuse.pool(1 << 30)
     fuse.run("zfs", "create", f"{pool}/golden")
     golden = f"{pool}/golden/p/generations/1@golden-1"
     return Place(
         command,
+        alone,
         "zfs",
         f"{pool}/golden",
         clone=lambda name: ["zfs", "clone", "-o", f"mountpoint={folder}/{name}", golden, f"{pool}/{name}"],
@@ -117,12 +129,15 @@ def _of_count(place: Place, scratch: Path, count: int) -> str:
     place.run("promote", "p", "--source", str(source))
     cloned, deleted = (f"bare {_words(command)}" for command in (place.clone("-"), place.destroy("-")))
     cloned_too, deleted_too = (f"{bare} and start of Python" for bare in (cloned, deleted))
+    alone = replace(place, command=place.alone)
     timings = interleaved(
         {
             "cow-session clone": partial(_clone, place),
+            "cow-session clone, without fork server": partial(_clone, alone),
             cloned_too: lambda: _bare_clone(place) + _python(),
             cloned: partial(_bare_clone, place),
             "cow-session destroy": partial(_destroy, place),
+            "cow-session destroy, without fork server": partial(_destroy, alone),
             deleted_too: lambda: _bare_destroy(place) + _python(),
             deleted: partial(_bare_destroy, place),
         },
@@ -130,7 +145,7 @@ def _of_count(place: Place, scratch: Path, count: int) -> str:
     )
     on = {"btrfs": "btrfs", "zfs": "a ZFS in user space (zfs-fuse)"}[place.backend]
     text = f"A golden tree of {count:,} files on {on}; {ROUNDS} interleaved rounds."
-    return "\n\n".join([text, table(timings[:3], cloned_too), table(timings[3:], deleted_too)])
+    return "\n\n".join([text, table(timings[:4], cloned_too), table(timings[4:], deleted_too)])
 
 
 def _words(argv: list[str]) -> str:

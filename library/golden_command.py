@@ -17,6 +17,7 @@ author:
   - Cowherd contributors
 requirements:
   - Python 3.11 or newer
+  - systemd, with O(fork_server=true)
 extends_documentation_fragment:
   - attributes
 options:
@@ -31,11 +32,23 @@ options:
     type: str
     choices: [present, absent]
     default: present
+  fork_server:
+    description:
+      - Whether C(clone) and C(destroy) are run by a process that has the program loaded, which takes a third of the
+        time. The units C(cow-session.socket) and C(cow-session.service) of systemd are written for that, and removed
+        when it is V(false).
+      - The process is started when somebody comes, and ends when nobody came for a minute. It serves root alone, and
+        of root's processes those that see the same host and may do all that it may; others run the command by
+        themselves, and so do all where it is not there.
+      - One program of a host has one. Refused where systemd does not run.
+    type: bool
+    default: false
 """
 
 EXAMPLES = r"""
-- name: Have the command
+- name: Have the command, and a process that has it loaded
   golden_command:
+    fork_server: true
 """
 
 RETURN = r"""
@@ -49,6 +62,12 @@ sha256:
   type: str
   returned: always
   sample: 1b4f0e9851971998e732078544c96b36c3d01cedf7caa332359d6f1d83567014
+units:
+  description: The units of its fork server that are there.
+  type: list
+  elements: str
+  returned: always
+  sample: [cow-session.service, cow-session.socket]
 steps:
   description: What was done in this order, or would be done in check mode.
   type: list
@@ -66,6 +85,7 @@ from ansible.module_utils.cow.plan import converge, explained
 ARGUMENTS: dict[str, Any] = {
     "path": {"type": "path", "default": "/usr/local/bin/cow-session"},
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+    "fork_server": {"type": "bool", "default": False},
 }
 
 

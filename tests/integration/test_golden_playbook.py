@@ -29,6 +29,7 @@ VARIABLES: dict[str, Any] = {
 }
 TIMER = "cow-session-golden-gc.timer"
 MOUNT = "cow-session-golden-mount.service"
+SOCKET, SERVER = "cow-session.socket", "cow-session.service"
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +111,30 @@ def test_systemd_has_the_units_that_were_asked_for(host: fleet.Host) -> None:
     host.run("systemd-analyze", "verify", *(f"/etc/systemd/system/{unit}" for unit in (TIMER, MOUNT)))
 
 
+@pytest.mark.usefixtures("runs")
+def test_the_fork_server_is_started_when_somebody_comes(host: fleet.Host) -> None:
+    host.run("systemctl", "stop", SERVER)
+    command(host, "clone", "monorepo", "served", "--at", "/srv/served")
+    assert host.run("systemctl", "is-active", SOCKET, SERVER) == "active\nactive\n"
+    assert host.run("cat", "/srv/served/folder/file") == "built\n"
+    command(host, "destroy", "monorepo", "served")
+    assert host.run("stat", "--format=%a %U", "/run/cowherd/session.socket") == "600 root\n"
+    host.run("systemd-analyze", "verify", *(f"/etc/systemd/system/{unit}" for unit in (SOCKET, SERVER)))
+
+
+@pytest.mark.usefixtures("runs")
+def test_a_program_that_was_replaced_is_what_is_served_next(host: fleet.Host) -> None:
+    command(host, "clone", "monorepo", "served")
+    before = host.run("systemctl", "show", "--property=MainPID", SERVER)
+    host.run("sh", "-c", "cd /usr/local/bin && cp -a cow-session next && mv next cow-session")
+    command(host, "destroy", "monorepo", "served")  # by itself; the server sees that it is of the past, and ends
+    until(lambda: host.run("systemctl", "show", "--property=MainPID", SERVER) != before)
+    command(host, "clone", "monorepo", "served")
+    command(host, "destroy", "monorepo", "served")
+    assert host.run("systemctl", "is-active", SOCKET, SERVER) == "active\nactive\n"
+    assert host.run("systemctl", "show", "--property=MainPID", SERVER) not in (before, "MainPID=0\n")
+
+
 def test_sessions_are_mounted_again_after_a_reboot(
     hosts: fleet.Fleet, host: fleet.Host, runs: dict[str, PlaybookRun]
 ) -> None:
@@ -135,12 +160,12 @@ def test_a_source_that_changed_is_the_next_generation(hosts: fleet.Fleet, host: 
 
 @pytest.mark.usefixtures("runs")
 def test_units_that_are_no_longer_asked_for_go(hosts: fleet.Fleet, host: fleet.Host) -> None:
-    run = play(hosts, golden_cache_collect="", golden_cache_mount=False).succeeded()
+    run = play(hosts, golden_cache_collect="", golden_cache_mount=False, golden_cache_fork_server=False).succeeded()
     assert f"stop and disable {MOUNT} and {TIMER}" in steps(run)
     assert "cow-session" not in host.run("ls", "/etc/systemd/system")
     assert session(host, "alice")["mounted"]
-    assert play(hosts).succeeded().changed == {NAME: 1}
-    assert host.run("systemctl", "is-enabled", TIMER) == "enabled\n"
+    assert play(hosts).succeeded().changed == {NAME: 2}
+    assert host.run("systemctl", "is-enabled", TIMER, SOCKET) == "enabled\nenabled\n"
 
 
 @pytest.mark.parametrize(

@@ -7,14 +7,18 @@ import shlex
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ansible.module_utils.cow.errors import Busy, CowError
 from ansible.module_utils.cow.golden import cli, program
 from ansible.module_utils.cow.golden.folders import Folders
 from ansible.module_utils.cow.golden.refusals import Exists, InUse, NoRoom, NotThere, Refusal
+from ansible.module_utils.cow.units import Found
 
+UNITS = Path("/etc/systemd/system")
 PAGE = Path(__file__).parents[2] / "docs" / "golden.md"
 
 
@@ -80,6 +84,7 @@ print(*sorted(unwanted & set(sys.modules)))
         "mount",
         "mount p s",
         "trim",
+        "serve",
         "--store tank/golden --backend zfs --expect zfs list",
     ],
 )
@@ -119,13 +124,65 @@ def test_command_lines_that_are_wrong(line: str) -> None:
     assert ended.value.code == 2
 
 
+COMMANDS = ("clone", "promote", "destroy", "list", "gc", "mount", "trim")
+
+
 @pytest.mark.parametrize("line", ["--help", "--help clone", "-h list"])
 def test_help_names_all_commands(line: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         cli.parsed(line.split())
     assert ended.value.code == 0
     printed = capsys.readouterr().out
-    assert all(f"\n    {name} " in printed for name in ("clone", "promote", "destroy", "list", "gc", "mount", "trim"))
+    assert all(f"\n    {name} " in printed for name in (*COMMANDS, "serve"))
+
+
+def _wanted(**params: Any) -> program.Wanted:
+    return program.Wanted.of({"path": "/opt/cow-session", "state": "present", "fork_server": True, **params})
+
+
+def _found(*, served: bool = True, systemd: bool = True) -> program.Found:
+    files = {UNITS / name: text for name, text in program._units(Path("/opt/cow-session")).items()} if served else {}
+    active = frozenset({"cow-session.socket"} if served else ())
+    return program.Found(
+        Path("/opt/cow-session"), program.build(), 0o755, Found(files, enabled=active, active=active, systemd=systemd)
+    )
+
+
+def test_the_fork_server_comes_after_the_program_and_goes_before_it() -> None:
+    bare = program.Found(Path("/opt/cow-session"))
+    assert program.plan(bare, _wanted()).titles == [
+        "write /opt/cow-session",
+        f"write {UNITS}/cow-session.socket",
+        f"write {UNITS}/cow-session.service",
+        "have systemd read its units again",
+        "start and enable cow-session.socket",
+    ]
+    assert program.plan(_found(), _wanted()).titles == []
+    gone = [
+        "stop and disable cow-session.socket",
+        f"remove {UNITS}/cow-session.socket",
+        f"remove {UNITS}/cow-session.service",
+        "have systemd read its units again",
+    ]
+    assert program.plan(_found(), _wanted(fork_server=False)).titles == gone
+    assert program.plan(_found(), _wanted(state="absent")).titles == [*gone, "remove /opt/cow-session"]
+
+
+def test_a_host_without_systemd_has_the_program_alone() -> None:
+    bare = _found(served=False, systemd=False)
+    assert program.plan(bare, _wanted(fork_server=False)).titles == []
+    with pytest.raises(CowError, match="Set fork_server to false"):
+        program.plan(bare, _wanted())
+
+
+def test_a_host_has_one_fork_server(tmp_path: Path) -> None:
+    """That of a program at another path is refused where one is asked for, and left alone where none is."""
+    for name, text in program._units(Path("/usr/local/bin/cow-session")).items():
+        (tmp_path / name).write_text(text)
+    wanted = replace(_wanted(), path=tmp_path / "cow-session")
+    with pytest.raises(CowError, match="for the program at another path"):
+        program.observe(wanted, folder=tmp_path)
+    assert program.observe(replace(wanted, fork_server=False), folder=tmp_path).units.files == {}
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from ansible.module_utils.cow.errors import CowError
 from ansible.module_utils.cow.golden import cli, service
-from ansible.module_utils.cow.golden.service import Found, Wanted
+from ansible.module_utils.cow.golden.service import Wanted
+from ansible.module_utils.cow.units import Found
 
 UNITS = Path("/etc/systemd/system")
 PARAMS: dict[str, Any] = {
@@ -139,8 +140,8 @@ def test_what_cannot_be_asked_for(params: dict[str, Any], sentence: str) -> None
 def test_a_unit_of_someone_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / MOUNT).write_text("[Unit]\nDescription=Mine\n")
     with pytest.raises(CowError, match="is not Cowherd's"):
-        service.observe(wanted(), units=tmp_path)
+        service.observe(wanted(), folder=tmp_path)
     (tmp_path / MOUNT).unlink()
     (tmp_path / MOUNT).symlink_to("/dev/null")
     with pytest.raises(CowError, match="a unit that is masked"):
-        service.observe(wanted(), units=tmp_path)
+        service.observe(wanted(), folder=tmp_path)

@@ -6,6 +6,7 @@ Prints one JSON document on standard output, also on failure ({"error": a word, 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -54,6 +55,7 @@ class _Parser(argparse.ArgumentParser):
         super().__init__(**options, formatter_class=_Help)
 
 
+@functools.cache
 def parser(only: str | None = None) -> argparse.ArgumentParser:
     """Return the parser of the command line, or of that with one command, which is ready sooner."""
     top = _Parser(
@@ -230,6 +232,18 @@ def _trim(options: argparse.Namespace, settings: Mapping[str, Any]) -> Result:  
     return {"trimmed": trimmed, "failed": failed}, 1 if failed else 0
 
 
+def _serve(options: argparse.Namespace, settings: Mapping[str, Any]) -> Result:  # noqa: ARG001
+    """Load all that a command may need, and wait for commands."""
+    import subprocess  # noqa: F401, PLC0415
+
+    from .. import processes  # noqa: F401, PLC0415
+    from . import datasets, forkserver, start, stores, subvolumes, views, volumes  # noqa: F401, PLC0415
+
+    for command in start.SERVED:
+        parser(command)
+    return {"asked": forkserver.serve(main)}, 0
+
+
 @dataclass(frozen=True)
 class _Command:
     """What it is, in a few words; what it is given; and what it does."""
@@ -246,18 +260,17 @@ _COMMANDS = {
     "list": _Command("list projects, generations and sessions, and what they take", _list_options, _list),
     "gc": _Command("finish what was interrupted, remove superseded generations", _collect_options, _collect),
     "mount": _Command("mount sessions again, as after a reboot", _mount_options, _mount),
+    "serve": _Command("run clone and destroy for others, quicker; systemd starts it", _positional, _serve),
     "trim": _Command("have what was freed in the store's file systems given back to their devices", _positional, _trim),
 }
 
 
 def _settings(options: argparse.Namespace) -> dict[str, Any]:
     """Combine what is usual, what the configuration says, and what the command line says."""
-    settings: dict[str, Any] = {"backend": "auto", "reserve": "2%", "keep": 3, "grace": 3600}
+    settings: dict[str, Any] = {"config": options.config, "backend": "auto", "reserve": "2%", "keep": 3, "grace": 3600}
     settings.update(_configuration(options.config))
     given = {key: getattr(options, key, None) for key in OPTIONS}
     settings.update({key: value for key, value in given.items() if value is not None})
-    if not settings.get("store"):
-        raise CowError(f"Which store is not said. Give --store, or write it to {options.config}.")
     return settings
 
 
@@ -292,6 +305,8 @@ def _require_value(path: str, key: str, value: object) -> None:
 
 
 def _store(settings: Mapping[str, Any]) -> Store:
+    if not settings.get("store"):
+        raise CowError(f"Which store is not said. Give --store, or write it to {settings['config']}.")
     from .stores import opened  # noqa: PLC0415
 
     return opened(settings)

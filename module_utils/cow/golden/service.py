@@ -10,18 +10,17 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import durable, host, names, process
+from .. import names, process, units
 from ..errors import CowError
-from ..plan import Plan, Step
+from ..plan import Plan
 from ..size import Size
+from ..units import Found
 
-UNITS = Path("/etc/systemd/system")
 CONFIGURATIONS = Path("/etc/cowherd")
-OUR_MARK = "# Written by Cowherd"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 _AFTER_STORES = "local-fs.target zfs-mount.service zfs-import.target zfs-volumes.target"
 """Units that are not there are passed over by systemd."""
@@ -78,75 +77,30 @@ class Wanted:
         return {key: value for key, value in {"collect": self.collect, "trim": self.trim}.items() if value}
 
 
-@dataclass(frozen=True)
-class Found:
-    """What is there.
-
-    files: content by path, of those that are there. enabled: units that start at boot; active: those that run now.
-    systemd: whether it is what runs the host.
-    """
-
-    files: Mapping[Path, str] = field(default_factory=dict)
-    enabled: frozenset[str] = frozenset()
-    active: frozenset[str] = frozenset()
-    systemd: bool = True
-
-
-def observe(wanted: Wanted, units: Path = UNITS, run: process.Runner = process.run) -> Found:
+def observe(wanted: Wanted, folder: Path = units.FOLDER, run: process.Runner = process.run) -> Found:
     """Read the files, and ask systemd about the units."""
-    paths = [wanted.configuration, *(units / unit for unit in _every(wanted.name))]
-    files = {path: _read(path) for path in paths if path.exists() or path.is_symlink()}
-    foreign = [path for path, text in files.items() if path.suffix != ".json" and not text.startswith(OUR_MARK)]
-    if foreign:
-        raise CowError(f"{foreign[0]} exists and is not Cowherd's. Choose another name, or move it away.")
-    systemd = host.runs_systemd()
-    if not systemd:
-        return Found(files, systemd=False)
-    for option, calendar in wanted.calendars.items():
+    paths = [wanted.configuration, *(folder / unit for unit in _every(wanted.name))]
+    found = units.observe(paths, _started(wanted.name), run)
+    for option, calendar in wanted.calendars.items() if found.systemd else ():
         checked = run(["systemd-analyze", "calendar", "--", calendar], accept=(0, 1))
         if checked.status:
             raise CowError(
                 f"{option} is {calendar!r}, which systemd does not read as a time. Write daily, or *-*-* 03:00."
             )
-    started = _started(wanted.name)
-    return Found(
-        files,
-        enabled=frozenset(unit for unit in started if _says(run, "is-enabled", unit)),
-        active=frozenset(unit for unit in started if _says(run, "is-active", unit)),
-    )
+    return found
 
 
-def plan(found: Found, wanted: Wanted, units: Path = UNITS, run: process.Runner = process.run) -> Plan:
+def plan(found: Found, wanted: Wanted, folder: Path = units.FOLDER, run: process.Runner = process.run) -> Plan:
     """Decide what is to be done: files, then what systemd is to know of them."""
-    wanted_units = _units(wanted)
-    if wanted_units and not found.systemd:
+    files = {folder / unit: text for unit, text in _units(wanted).items()}
+    if files and not found.systemd:
         raise CowError(
             "systemd does not run here, so nothing can be mounted at boot or collected by a timer. "
             'Set mount to false and collect and trim to "", and have `cow-session mount` and `gc` run by other means.'
         )
-    files = {units / unit: text for unit, text in wanted_units.items()}
     if wanted.settings is not None:
         files[wanted.configuration] = json.dumps(wanted.settings, indent=2, sort_keys=True) + "\n"
-    writes = [
-        _write(path, found.files.get(path), text) for path, text in files.items() if found.files.get(path) != text
-    ]
-    obsolete = [path for path in found.files if path not in files]
-    to_stop = [unit for unit in _started(wanted.name) if units / unit in obsolete]
-    to_start = [unit for unit in _started(wanted.name) if unit in wanted_units]
-    steps = [_stop(to_stop, run)] if to_stop else []
-    steps += [_remove(path, found.files[path]) for path in obsolete]
-    steps += writes
-    if any(path.parent == units for path in (*obsolete, *files) if found.files.get(path) != files.get(path)):
-        steps.append(
-            Step(title="have systemd read its units again", run=lambda: _ignore(run(["systemctl", "daemon-reload"])))
-        )
-    asleep = [unit for unit in to_start if unit not in found.enabled or unit not in found.active]
-    changed = [
-        unit for unit in to_start if unit.endswith(".timer") and found.files.get(units / unit) != files[units / unit]
-    ]
-    if to_wake := [unit for unit in to_start if unit in asleep or unit in changed]:
-        steps.append(_start(to_wake, [unit for unit in changed if unit in found.active], found, run))
-    return Plan(steps=tuple(steps))
+    return Plan(steps=tuple(units.steps(found, files, _started(wanted.name), run)))
 
 
 def describe(found: Found, wanted: Wanted) -> dict[str, Any]:
@@ -180,8 +134,8 @@ def _started(name: str) -> tuple[str, ...]:
 def _units(wanted: Wanted) -> dict[str, str]:
     """Return the text of each wanted unit by its name."""
     mount, gc, gc_timer, trim, trim_timer = _every(wanted.name)
-    command = " ".join(_argument(word) for word in (wanted.command, "--config", str(wanted.configuration)))
-    needs = f"RequiresMountsFor={_quoted(wanted.store)}\n" if wanted.store.startswith("/") else ""
+    command = units.command(wanted.command, "--config", str(wanted.configuration))
+    needs = f"RequiresMountsFor={units.quoted(wanted.store)}\n" if wanted.store.startswith("/") else ""
     at_boot = f"RemainAfterExit=yes\nExecStart={command} mount\n\n[Install]\nWantedBy=multi-user.target\n"
     quietly = "Nice=19\nIOSchedulingClass=idle\n"
     texts = {}
@@ -200,80 +154,12 @@ def _units(wanted: Wanted) -> dict[str, str]:
 
 
 def _head(description: str, needs: str) -> str:
-    return f"{OUR_MARK}.\n[Unit]\nDescription={description}\nAfter={_AFTER_STORES}\n{needs}\n[Service]\n"
+    return f"{units.MARK}.\n[Unit]\nDescription={description}\nAfter={_AFTER_STORES}\n{needs}\n[Service]\n"
 
 
 def _timer(description: str, calendar: str) -> str:
     return (
-        f"{OUR_MARK}.\n[Unit]\nDescription={description}\n\n"
+        f"{units.MARK}.\n[Unit]\nDescription={description}\n\n"
         f"[Timer]\nOnCalendar={calendar}\nRandomizedDelaySec=10min\nPersistent=true\n\n"
         f"[Install]\nWantedBy=timers.target\n"
     )
-
-
-def _quoted(text: str) -> str:
-    """Write one word of a unit: quoted, and without specifiers (systemd.syntax(7))."""
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
-    return text if re.fullmatch(r"[A-Za-z0-9/._:+@-]+", text) else f'"{escaped}"'
-
-
-def _argument(text: str) -> str:
-    """Write one word of a command, in which a dollar would stand for a variable."""
-    return _quoted(text).replace("$", "$$")
-
-
-def _read(path: Path) -> str:
-    if path.is_symlink() or not path.is_file():
-        raise CowError(
-            f"{path} is no regular file; a unit that is masked is one such. Remove it, or choose another name."
-        )
-    return path.read_text(encoding="utf-8", errors="replace")
-
-
-def _says(run: process.Runner, question: str, unit: str) -> bool:
-    return run(["systemctl", question, "--quiet", unit], accept=range(256)).status == 0
-
-
-def _write(path: Path, before: str | None, text: str) -> Step:
-    def write() -> None:
-        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        durable.write(path, text.encode(), 0o644)
-
-    return Step(
-        title=f"write {path}",
-        run=write,
-        before=None if before is None else {"content": before},
-        after={"content": text},
-    )
-
-
-def _remove(path: Path, before: str) -> Step:
-    return Step(title=f"remove {path}", run=lambda: durable.remove(path), before={"content": before})
-
-
-def _stop(units: list[str], run: process.Runner) -> Step:
-    """Stop them. Sessions stay mounted: the unit that mounted them has nothing that undoes it."""
-    return Step(
-        title=f"stop and disable {' and '.join(units)}",
-        run=lambda: _ignore(run(["systemctl", "disable", "--now", "--quiet", *units])),
-        before=dict.fromkeys(units, "enabled"),
-    )
-
-
-def _start(units: list[str], again: list[str], found: Found, run: process.Runner) -> Step:
-    def start() -> None:
-        run(["systemctl", "enable", "--now", "--quiet", *units])
-        if again:
-            run(["systemctl", "restart", *again])
-
-    states = {unit: "started" if unit in found.active else "stopped" for unit in units}
-    return Step(
-        title=f"start and enable {' and '.join(units)}",
-        run=start,
-        before=states,
-        after=dict.fromkeys(units, "started, now and at boot"),
-    )
-
-
-def _ignore(_: object) -> None:
-    """Steps return nothing."""

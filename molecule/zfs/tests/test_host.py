@@ -94,6 +94,12 @@ def test_a_live_session_becomes_the_next_generation(host: Host, store: str, path
     assert host.check_output("zfs get -H -o value origin %s", f"{dataset}/monorepo/generations/2") == "-"
 
 
+def test_sessions_were_made_by_the_fork_server(host: Host) -> None:
+    assert host.service("cow-session.socket").is_running
+    printed = host.check_output("journalctl --unit cow-session.service --output cat --no-pager")
+    assert "Started cow-session.service" in printed
+
+
 @of_each_store
 def test_what_is_listed_adds_up(host: Host, store: str, path: str) -> None:
     (project,) = _command(host, store, "list", "monorepo")["projects"]
