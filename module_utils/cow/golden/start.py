@@ -18,7 +18,7 @@ SOCKET = "/run/cowherd/session.socket"
 SERVED = ("clone", "destroy")
 """Commands that it is asked to run: services run them often, and they take less time than loading does."""
 READY, GO = b"ready", b"go"
-"""What the fork server answers when it could run the command, and what it is told then, before which it does nothing."""
+"""What the fork server answers when it could run the command, and what it is told before it does anything."""
 _PATIENCE = 10.0
 """Seconds to wait for that answer; a server that is being started takes less."""
 _LOST = """\
