@@ -145,12 +145,15 @@ def _start_of(path: Path) -> str:
 
 
 def _units(path: Path) -> dict[str, str]:
-    """Return the text of each unit by its name. Those who were forked are not ended with the server."""
-    head = f"{units.MARK}.\n[Unit]\nDescription=Run cow-session for others, quicker\n\n"
+    """Return the text of each unit by its name.
+
+    The server ends with its socket, which systemd would not start while it runs; those that it forked go on.
+    """
+    head = f"{units.MARK}.\n[Unit]\nDescription=Run cow-session for others, quicker\n"
     return {
-        _SOCKET_UNIT: f"{head}[Socket]\nListenSequentialPacket={start.SOCKET}\nSocketMode=0600\nBacklog=1024\n\n"
+        _SOCKET_UNIT: f"{head}\n[Socket]\nListenSequentialPacket={start.SOCKET}\nSocketMode=0600\nBacklog=1024\n\n"
         f"[Install]\nWantedBy=sockets.target\n",
-        _SERVICE_UNIT: f"{head}[Service]\n{_start_of(path)}KillMode=process\n",
+        _SERVICE_UNIT: f"{head}PartOf={_SOCKET_UNIT}\n\n[Service]\n{_start_of(path)}KillMode=process\n",
     }
 
 
