@@ -208,6 +208,7 @@ def measure() -> str:
             [
                 _what(content, made[2]),
                 *_install_text(bench),
+                *_memory_text(bench),
                 *_slow_text(slow),
                 *_card_text(card),
                 _differences_text(bench),
@@ -290,8 +291,8 @@ def _to_the_end(work: Callable[[], None], target: str) -> None:
 
 @contextmanager
 def _mounted(device: str, point: Path, options: str) -> Iterator[Path]:
-    point.mkdir()
-    run("mount", "-o", options, device, point)
+    point.mkdir(exist_ok=True)
+    run("mount", *(["-t", device] if device == "tmpfs" else []), "-o", options, device, point)
     try:
         yield point
     finally:
@@ -392,6 +393,20 @@ def _install_text(bench: Bench) -> Iterator[str]:
     yield f"**Time to install the root**; {ROUNDS} interleaved rounds."
     yield table(timings, _REFERENCE)
     yield f"Written to the target, MB: {_megabytes(bench.written)}."
+
+
+def _memory_text(bench: Bench) -> Iterator[str]:
+    with tempfile.TemporaryDirectory(dir=bench.folder) as point, _mounted("tmpfs", Path(point), "size=90%") as folder:
+        seed, squashfs, erofs = (_copied(path, folder) for path in (bench.seed, bench.squashfs, bench.erofs))
+        there = replace(bench, seed=seed, squashfs=squashfs, erofs=erofs, folder=folder, read={}, written={})
+        timings = interleaved(there.cases("ext4", "btrfs"), ROUNDS)
+    yield f"**The same in memory**, stick and target, as with disks that nobody waits for; {ROUNDS} interleaved rounds."
+    yield table(timings, _REFERENCE)
+
+
+def _copied(path: Path, folder: Path) -> Path:
+    run("cp", "--sparse=always", path, folder)
+    return folder / path.name
 
 
 def _slow_text(bench: Bench) -> Iterator[str]:

@@ -91,9 +91,9 @@ def install(seed: Seed, order: Order, device: str, room: Path, begin: Callable[[
             tool.set_seed(str(draft), seed=False)
             tool.set_label(draft, order.label)
             begin()
-            with single_root.unfinished_in_words(seed):
-                tool.set_uuid(str(draft), order.uuid or str(uuid4()))
-                _write(source, used.data, draft, device)
+            with single_root.unfinished_in_words(seed), ThreadPoolExecutor(1) as beside:
+                changed = beside.submit(tool.set_uuid, str(draft), order.uuid or str(uuid4()))
+                _write(source, used.data, draft, device, changed.result)
     with (
         single_root.unfinished_in_words(seed),
         workshop.mounted(device, room / "target", "-t", "btrfs", "-o", "noatime,subvolid=5") as point,
@@ -132,16 +132,21 @@ def _superblocks(seed: Seed) -> Iterator[Run]:
             yield Run(place, place + btrfs.SUPERBLOCK_BYTES)
 
 
-def _write(seed: BinaryIO, used: Iterable[Run], draft: Path, device: str) -> None:
-    """Write the data, then the metadata, and when that is on the device the superblock by which it is found."""
+def _write(seed: BinaryIO, used: Iterable[Run], draft: Path, device: str, changed: Callable[[], None]) -> None:
+    """Write the data, then the metadata, and when they are on the device the superblock by which they are found.
+
+    changed: returns when the draft is as it is to be, which it becomes while the data are written.
+    """
     target = os.open(device, os.O_WRONLY | os.O_DIRECT | os.O_CLOEXEC)
     try:
-        with draft.open("rb") as changed:
-            data, metadata = seed.fileno(), changed.fileno()
+        _copy(seed.fileno(), used, target)
+        changed()
+        with draft.open("rb") as file:
+            metadata = file.fileno()
             superblock = Run(btrfs.SUPERBLOCKS[0], btrfs.SUPERBLOCKS[0] + btrfs.SUPERBLOCK_BYTES)
             rest = _without(superblock, itertools.starmap(Run, treecopy.segments(metadata)))
-            for descriptor, runs in ((data, used), (metadata, rest), (metadata, [superblock])):
-                _copy(descriptor, runs, target)
+            for runs in (rest, [superblock]):
+                _copy(metadata, runs, target)
                 os.fsync(target)
     except OSError as error:
         raise CowError(
