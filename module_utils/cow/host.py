@@ -90,6 +90,12 @@ def runs_systemd(root: Path = ROOT) -> bool:
     return (root / "run/systemd/system").is_dir()
 
 
+def available_memory(root: Path = ROOT) -> int:
+    """Return the bytes of memory that are free, or could be at once (MemAvailable in /proc/meminfo); 0 if not told."""
+    found = re.search(r"^MemAvailable:\s+(\d+) kB$", _text(root / "proc/meminfo"), re.MULTILINE)
+    return int(found[1]) * 1024 if found else 0
+
+
 def virtualization(root: Path = ROOT) -> Virtualization:
     """Tell a container from a virtual machine from bare metal by what each leaves to be seen."""
     if container := _container(root):

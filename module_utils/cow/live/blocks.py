@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import BinaryIO
 from uuid import uuid4
 
-from .. import btrfs, btrfs_extents, treecopy
+from .. import btrfs, btrfs_extents, host, treecopy
 from ..btrfs import Btrfs
 from ..btrfs_extents import Run
 from ..errors import CowError
@@ -72,7 +72,7 @@ def why_not(seed: Seed, order: Order, target_bytes: int | None, *, verified: boo
     least = least_bytes(seed, order.metadata)
     if target_bytes is not None and target_bytes < least and sprout.least_bytes(seed.space, order.metadata) < least:
         return f"the target is smaller than {Size(least).rounded()}, which its blocks and what is changed need"
-    if seed.space.metadata * _MEMORY > _free_memory():
+    if seed.space.metadata * _MEMORY > host.available_memory():
         return f"there is too little memory free for the metadata, of {Size(seed.space.metadata).rounded()}"
     return ""
 
@@ -190,11 +190,3 @@ def _move_whole(move: _Move, descriptor: int, content: memoryview, start: int) -
         if not step:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         moved += step
-
-
-def _free_memory() -> int:
-    """Return the bytes of memory that are free, or could be at once (MemAvailable in /proc/meminfo)."""
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    return 0
