@@ -39,13 +39,17 @@ def milliseconds(work: Callable[[], object]) -> float:
     return (time.perf_counter() - started) * 1000
 
 
-def table(timings: Iterable[Timing], reference: str) -> str:
-    """Give timings as a Markdown table, each median also as a multiple of the reference's."""
+def table(timings: Iterable[Timing], *references: str) -> str:
+    """Give timings as a Markdown table, each median also as a multiple of that of each reference."""
     known = {timing.name: timing for timing in timings}
+    columns = [known[reference].median for reference in references]
     rows = [
-        f"| {timing.name} | {timing.median:.1f} | {min(timing.samples):.1f} to {max(timing.samples):.1f} "
-        f"| {timing.median / known[reference].median:.2f} |"
+        f"| {timing.name} | {timing.median:.1f} | {min(timing.samples):.1f} to {max(timing.samples):.1f} | "
+        + " | ".join(f"{timing.median / column:.2f}" for column in columns)
+        + " |"
         for timing in known.values()
     ]
-    head = [f"| case | median, ms | range, ms | x {reference} |", "|---|---:|---:|---:|"]
-    return "\n".join([*head, *rows])
+    names = " | ".join(f"x {reference}" for reference in references)
+    return "\n".join(
+        [f"| case | median, ms | range, ms | {names} |", "|---|---:|---:|" + "---:|" * len(columns), *rows]
+    )
