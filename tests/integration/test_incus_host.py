@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import fleet, needs
+from tests.support import fleet, needs, waiting
 from tests.support.ansible import PlaybookRun, run_playbook
 
 PLAY = """\
@@ -50,7 +50,8 @@ def result(run: PlaybookRun, task: str) -> dict[str, Any]:
 
 
 def packages(host: fleet.Host) -> set[str]:
-    return set(host.run("dpkg-query", "--show", "--showformat=${Package}\\n").split())
+    """Those that are installed; asked for again when nothing is told, for `incus exec` lost its output once."""
+    return waiting.until(lambda: set(host.run("dpkg-query", "--show", "--showformat=${Package}\\n").split()))
 
 
 def remote_executions(run: PlaybookRun) -> list[str]:
