@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ansible.module_utils.cow import lock
@@ -60,7 +61,7 @@ def folders(on_btrfs: Place) -> Iterator[Store]:
 
 
 def asked(server: ForkServer, program: Path) -> int:
-    """How often it was asked: it says so when the program is replaced, which it sees when it is asked next."""
+    """How often it was asked: it says so when the program is replaced, which it sees when it is asked next, by this."""
     replaced(program)
     subprocess.run([program, "--config=/nonexistent", "destroy", "p", "nobody"], capture_output=True, check=False)
     count: int = server.ended()["asked"]
@@ -85,7 +86,7 @@ def test_sessions_come_and_go_by_it(store: Store, server: ForkServer) -> None:
     assert not bob.exists()
     assert not store.place.fuse or server.process.poll() is None
     if not store.place.fuse:
-        assert asked(server, store.place.program) == 3
+        assert asked(server, store.place.program) == 4
 
 
 @pytest.mark.parametrize(
@@ -141,7 +142,7 @@ def test_many_ask_at_one_time(folders: Store) -> None:
         assert len(folders.project()["sessions"]) == 30
         gone = golden.together([folders.command("destroy", "p", f"s{number}") for number in range(30)])
         assert [status for status, _ in gone] == [0] * 30
-        assert asked(server, folders.place.program) == 60
+        assert asked(server, folders.place.program) == 61
 
 
 def test_who_may_not_mount_has_nothing_mounted(folders: Store) -> None:
@@ -164,23 +165,67 @@ def test_who_sees_other_mounts_has_it_mounted_there(folders: Store) -> None:
     assert not os.path.ismount(at)
 
 
-def test_nobody_but_root_is_served(folders: Store) -> None:
-    """Also where somebody let them come to the socket."""
-    ask = f"""
-import socket
+ASK = f"""
+import os, socket, sys
 server = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 server.connect({SOCKET!r})
-socket.send_fds(server, [b"program\\0000\\000"], [0, 1, 2])
-print(server.recv(5))
+words = [sys.argv[1].encode(), b"6", *(os.fsencode(word) for word in sys.argv[3:])]
+socket.send_fds(server, [b"\\0".join(words)], [os.open(".", os.O_PATH), 1, 2])
+answer = server.recv(64).decode()
+if answer:
+    shown = {{"its own": answer.split()[1], "another": "self"}}.get(sys.argv[2])
+    memory = [os.open(f"/proc/{{shown}}/mem", os.O_RDWR)] if shown else []
+    socket.send_fds(server, [b"go"], memory)
+    answer = server.recv(4).decode()
+print(f"answer {{answer!r}}", file=sys.stderr)
 """
-    with _server(folders.place) as server:
-        argv = ["/usr/bin/python3", "-c", ask]
-        kept_out = subprocess.run(argv, user=1234, group=1234, extra_groups=[], capture_output=True, check=False)
-        assert b"PermissionError" in kept_out.stderr
+
+
+def _asked_by_hand(folders: Store, session: str, shown: str = "its own", **options: Any) -> str:
+    """What the server answers who asks for a session as cow-session does, and shows the memory of a process."""
+    program = folders.place.program
+    files = [program.stat(), Path("/usr/bin/python3").stat()]
+    told = " ".join(f"{each.st_dev} {each.st_ino} {each.st_size} {each.st_mtime_ns}" for each in files)
+    words = folders.command("clone", "p", session)[1:]
+    argv = ["/usr/bin/python3", "-IS", "-c", ASK, told, shown, *words]
+    finished = subprocess.run(argv, capture_output=True, text=True, check=False, **options)
+    return finished.stderr.strip().rpartition("\n")[2]
+
+
+def test_who_shows_that_they_could_do_anything_is_served(folders: Store) -> None:
+    """The kernel lets nobody open the memory of a process who is confined in what that one is not."""
+    with _server(folders.place):
+        assert _asked_by_hand(folders, "none", "nothing") == "answer ''"
+        assert _asked_by_hand(folders, "other", "another") == "answer ''"
+        assert folders.project()["sessions"] == []
+        assert _asked_by_hand(folders, "alice") == "answer '0'"
+    assert [each["name"] for each in folders.project()["sessions"]] == ["alice"]
+
+
+def test_nobody_but_root_is_served(folders: Store) -> None:
+    """Also where somebody let them come to the socket."""
+    other: dict[str, Any] = {"user": 1234, "group": 1234, "extra_groups": [], "cwd": "/"}
+    with _server(folders.place):
+        assert "PermissionError" in _asked_by_hand(folders, "alice", **other)
         Path(SOCKET).chmod(0o666)
-        let_in = subprocess.run(argv, user=1234, group=1234, extra_groups=[], capture_output=True, check=True)
-        assert let_in.stdout == b"b''\n"
-        assert asked(server, folders.place.program) == 1
+        assert _asked_by_hand(folders, "alice", **other) == "answer ''"
+    assert folders.project()["sessions"] == []
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-"])
+def test_who_has_closed_an_output_has_it_done(folders: Store, closed: str) -> None:
+    with _server(folders.place):
+        for session in ("alice", "bob"):
+            argv = ["sh", "-c", f'"$@" {closed}', "sh", *folders.command("clone", "p", session)]
+            assert subprocess.run(argv, capture_output=True, check=False).returncode == 0
+    assert [each["name"] for each in folders.project()["sessions"]] == ["alice", "bob"]
+
+
+def test_other_commands_are_run_by_themselves(folders: Store) -> None:
+    with _server(folders.place) as server:
+        folders.run("promote", "clone", "--source", folders.source("clone"))
+        folders.run("list", "clone")
+        assert asked(server, folders.place.program) == 1  # in asking
 
 
 @contextmanager
@@ -225,7 +270,7 @@ def test_a_program_that_was_replaced_is_run_by_itself(folders: Store) -> None:
         folders.run("clone", "p", "alice")
         replaced(folders.place.program)
         folders.run("clone", "p", "bob")
-        assert server.ended() == {"asked": 1}
+        assert server.ended() == {"asked": 2}
     assert [each["name"] for each in folders.project()["sessions"]] == ["alice", "bob"]
 
 

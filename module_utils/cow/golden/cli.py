@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from ..errors import Busy, CowError
 from .model import BACKENDS
 from .refusals import InUse, Refusal
+from .start import SERVED, first_word
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -76,18 +77,8 @@ def parser(only: str | None = None) -> argparse.ArgumentParser:
 
 def parsed(argv: Sequence[str]) -> argparse.Namespace:
     """Parse the command line. Where it has a command and asks for no help, the parsers of others are not made."""
-    return parser(None if {"-h", "--help"} & {*argv} else _named(argv)).parse_args(argv)
-
-
-def _named(argv: Sequence[str]) -> str | None:
-    """Return the first word that is neither an option nor the value of one, if it is a command."""
-    words = iter(argv)
-    for word in words:
-        if not word.startswith("-"):
-            return word if word in _COMMANDS else None
-        if "=" not in word:
-            next(words, None)
-    return None
+    word = None if {"-h", "--help"} & {*argv} else first_word(argv)
+    return parser(word if word in _COMMANDS else None).parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -100,7 +91,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         result, status = _failure(error)
     except OSError as error:
         result, status = {"error": "refused", "msg": f"The system refused: {error}"}, 1
-    sys.stdout.write(json.dumps(result) + "\n")
+    if sys.stdout:  # None when it was closed from the beginning
+        sys.stdout.write(json.dumps(result) + "\n")
     return status
 
 
@@ -234,12 +226,14 @@ def _trim(options: argparse.Namespace, settings: Mapping[str, Any]) -> Result:  
 
 def _serve(options: argparse.Namespace, settings: Mapping[str, Any]) -> Result:  # noqa: ARG001
     """Load all that a command may need, and wait for commands."""
+    import shlex  # noqa: F401, PLC0415
+    import shutil  # noqa: F401, PLC0415
     import subprocess  # noqa: F401, PLC0415
 
-    from .. import processes  # noqa: F401, PLC0415
-    from . import datasets, forkserver, start, stores, subvolumes, views, volumes  # noqa: F401, PLC0415
+    from .. import processes, reflink, treecopy  # noqa: F401, PLC0415
+    from . import datasets, extents, fingerprint, forkserver, stores, subvolumes, views, volumes  # noqa: F401, PLC0415
 
-    for command in start.SERVED:
+    for command in SERVED:
         parser(command)
     return {"asked": forkserver.serve(main)}, 0
 

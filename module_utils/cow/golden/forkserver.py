@@ -19,14 +19,14 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from socketserver import BaseRequestHandler, ForkingMixIn, UnixStreamServer
 
 from ..errors import CowError
-from .start import GO, READY, end, identity
+from . import start
+from .start import GO, PATIENCE, READY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import NoReturn
 
     Run = Callable[[Sequence[str]], int]
 
@@ -45,75 +45,70 @@ _VIEW = ("root", *(f"ns/{kind}" for kind in ("cgroup", "ipc", "mnt", "net", "pid
 
 
 def serve(run: Run, idle: float = _IDLE) -> int:
-    """Serve until nobody came for `idle` seconds, or the program was replaced; return how many commands were asked for.
+    """Serve until nobody came for `idle` seconds, or the program was replaced; return how often somebody came.
 
     run: runs the command of such arguments in this process, and returns its exit status.
     """
     if os.environ.get("LISTEN_PID") != str(os.getpid()) or os.environ.get("LISTEN_FDS") != "1":
         raise CowError("There is no socket to serve; systemd passes it. Start cow-session.socket instead.")
-    os.set_inheritable(_FIRST, False)
+    own, came = _Process.of(os.getpid()), 0
     gc.freeze()  # else looking for garbage makes a copy of each page that is shared with those that were forked
-    with _Server(run, idle) as server:
-        while server.wanted:
-            server.handle_request()
-        return server.asked
+    with socket.socket(fileno=_FIRST) as listening:
+        listening.settimeout(idle)
+        with contextlib.suppress(TimeoutError):
+            while _is_current():
+                request, _ = listening.accept()
+                came += 1
+                with request:
+                    if not os.fork():
+                        listening.close()  # else it would be open, and nobody accept, when this one has ended
+                        _answer(request, own, run)
+                _reap()
+    return came
 
 
-class _Server(ForkingMixIn, UnixStreamServer):
-    socket_type = socket.SOCK_SEQPACKET
-    max_children = 1000
-    block_on_close = False  # they go on by themselves, and the next one serves
-
-    def __init__(self, run: Run, idle: float) -> None:
-        super().__init__("", BaseRequestHandler, bind_and_activate=False)
-        self.socket.close()
-        self.socket = socket.socket(fileno=_FIRST)
-        self.timeout = idle
-        self.run, self.program, self.own = run, identity(), _Process.of(os.getpid())
-        self.asked, self.wanted = 0, True
-
-    def handle_timeout(self) -> None:
-        self.wanted = False
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        """Fork, or leave who asks to themselves, when what is loaded is not what they run."""
-        self.collect_children()
-        self.wanted = _is_there(self.program)
-        if self.wanted:
-            self.asked += 1
-            super().process_request(request, client_address)
-        else:
-            self.shutdown_request(request)
-
-    def finish_request(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
-        """Run one command, in the process that was forked for it."""
-        message, descriptors, flags, _ = socket.recv_fds(request, _LARGEST, _PASSED)
-        peer, *owners = _PEER.unpack(request.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
+def _answer(request: socket.socket, own: _Process, run: Run) -> NoReturn:
+    """Run one command, in the process that was forked for it; or nothing, and who asks runs it by themselves."""
+    try:
+        request.settimeout(PATIENCE)
+        message, passed, flags, _ = socket.recv_fds(request, _LARGEST, _PASSED)
         program, *words = message.split(b"\0")
-        if owners != [0, 0] or len(descriptors) != _PASSED or flags & socket.MSG_TRUNC or program != self.program:
-            return
-        asking = _Process.of(peer)
-        if not asking.may_all_that(self.own):
-            return
-        os.umask(asking.umask)
-        arguments = _take_on(words, *descriptors)
-        request.send(READY)
-        if request.recv(len(GO)) == GO:
-            _end_with(request)
-            request.send(b"%d" % _status(self.run, arguments))
-            end(0)
+        peer, *owners = _PEER.unpack(request.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
+        fits = len(passed) == _PASSED and not flags & socket.MSG_TRUNC and program == start.loaded
+        if fits and owners == [0, 0] and (asking := _Process.of(peer)).may_all_that(own):
+            request.send(READY + b"%d" % os.getpid())
+            if _is_told_to_go(request):
+                request.settimeout(None)
+                _end_with(request)
+                os.umask(asking.umask)
+                request.send(b"%d" % _status(run, _take_on(words, *passed)))
+    except (OSError, ValueError):
+        pass  # they ended, or ask for what cannot be
+    finally:
+        os._exit(0)
+
+
+def _is_told_to_go(request: socket.socket) -> bool:
+    """Say whether who asks goes on, and has shown that they may write to the memory of this process."""
+    told, passed, _, _ = socket.recv_fds(request, len(GO), 1)
+    if told != GO or len(passed) != 1:
+        return False
+    shown = os.fstat(passed[0])
+    own = Path("/proc/self/mem").stat()
+    writes = fcntl.fcntl(passed[0], fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDWR
+    os.close(passed[0])
+    return writes and os.path.samestat(shown, own)
 
 
 @dataclass(frozen=True)
 class _Process:
     """A process as far as it decides what a command of its would do.
 
-    view: which files are its root folder and its namespaces. confinement: how a security module confines it.
-    capabilities: the effective ones, as bits. filtered: whether system calls are kept from it. umask: its mask.
+    view: which files are its root folder and its namespaces. capabilities: the effective ones, as bits.
+    filtered: whether system calls are kept from it. umask: its mask.
     """
 
     view: tuple[tuple[int, int], ...]
-    confinement: bytes
     capabilities: int
     filtered: bool
     umask: int
@@ -126,31 +121,29 @@ class _Process:
         status = dict(line.split(":\t", 1) for line in (base / "status").read_text(errors="replace").splitlines())
         return cls(
             view=tuple((each.st_dev, each.st_ino) for each in seen),
-            confinement=_confinement(base),
             capabilities=int(status["CapEff"], 16),
             filtered=status.get("Seccomp", "0") != "0",
             umask=int(status["Umask"], 8),
         )
 
     def may_all_that(self, other: _Process) -> bool:
-        """Say whether it sees the same host as another process, and may do whatever that one may."""
-        same = self.view == other.view and self.confinement == other.confinement
-        return same and not self.filtered and not other.capabilities & ~self.capabilities
+        """Say whether it sees the same host as another process, and has all rights of that one."""
+        free = not self.filtered and not other.filtered and not other.capabilities & ~self.capabilities
+        return free and self.view == other.view
 
 
-def _is_there(program: bytes) -> bool:
+def _is_current() -> bool:
     """Say whether the program is the one still that is loaded here."""
     try:
-        return identity() == program
+        return start.identity() == start.loaded
     except OSError:
         return False
 
 
-def _confinement(base: Path) -> bytes:
-    try:
-        return (base / "attr/current").read_bytes()
-    except OSError:  # no module has a say in it
-        return b""
+def _reap() -> None:
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
 
 
 def _end_with(request: socket.socket) -> None:
@@ -179,12 +172,15 @@ def _take_on(words: Sequence[bytes], folder: int, *output: int) -> list[str]:
 def _status(run: Run, arguments: Sequence[str]) -> int:
     """Run the command to its end, in any way in which Python ends, and return its exit status."""
     try:
-        return run(arguments)
+        status = run(arguments)
     except SystemExit as ended:
-        return ended.code if isinstance(ended.code, int) else 1
+        status = ended.code if isinstance(ended.code, int) else 1
     except BaseException:  # noqa: BLE001
         traceback.print_exc()
-        return 1
-    finally:
+        status = 1
+    try:
         sys.stdout.flush()
         sys.stderr.flush()
+    except OSError:
+        return status or 1
+    return status

@@ -151,7 +151,8 @@ def _units(path: Path) -> dict[str, str]:
     """
     head = f"{units.MARK}.\n[Unit]\nDescription=Run cow-session for others, quicker\n"
     return {
-        _SOCKET_UNIT: f"{head}\n[Socket]\nListenSequentialPacket={start.SOCKET}\nSocketMode=0600\nBacklog=1024\n\n"
+        _SOCKET_UNIT: f"{head}\n[Socket]\nListenSequentialPacket={start.SOCKET}\nSocketMode=0600\nBacklog=1024\n"
+        f"RemoveOnStop=yes\n\n"
         f"[Install]\nWantedBy=sockets.target\n",
         _SERVICE_UNIT: f"{head}PartOf={_SOCKET_UNIT}\n\n[Service]\n{_start_of(path)}KillMode=process\n",
     }

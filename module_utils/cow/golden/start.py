@@ -11,25 +11,34 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import NoReturn
 
 SOCKET = "/run/cowherd/session.socket"
 """Where the fork server waits."""
 SERVED = ("clone", "destroy")
 """Commands that it is asked to run: services run them often, and they take less time than loading does."""
-READY, GO = b"ready", b"go"
-"""What the fork server answers when it could run the command, and what it is told before it does anything."""
-_PATIENCE = 10.0
-"""Seconds to wait for that answer; a server that is being started takes less."""
+READY, GO = b"ready ", b"go"
+"""What the fork server answers, with the process that would run the command, and what it is told then.
+
+With that comes the memory of that process, opened. So the kernel has said that who asks may do with it what they like,
+whatever confines them, before anything is done.
+"""
+PATIENCE = 10.0
+"""Seconds that each waits for the other before that; a server that is being started takes less."""
 _LOST = """\
 {"error": "refused", "msg": "The process that ran this for us was ended. Look at what is there with cow-session list."}
 """
+loaded = b""
+"""What `identity` said before anything else was loaded."""
 
 
 def main() -> NoReturn:
     """Run the command line of this process, and end with its exit status."""
+    global loaded  # noqa: PLW0603
+    loaded = identity()
     arguments = sys.argv[1:]
-    status = _served(arguments) if any(word in SERVED for word in arguments) else None
+    status = _served(arguments) if first_word(arguments) in SERVED else None
     if status is None:
         from .cli import main as run  # noqa: PLC0415
 
@@ -37,44 +46,65 @@ def main() -> NoReturn:
     end(status)
 
 
+def first_word(arguments: Sequence[str]) -> str | None:
+    """Return the first of them that is neither an option nor the value of one, as the name of a command is."""
+    words = iter(arguments)
+    for word in words:
+        if not word.startswith("-"):
+            return word
+        if "=" not in word:
+            next(words, None)
+    return None
+
+
 def end(status: int) -> NoReturn:
     """End this process as it is: taking apart what it loaded takes longer than a clone."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream:  # None when it was closed from the beginning
+                stream.flush()
+        except OSError:
+            status = status or 1
     os._exit(status)
 
 
 def identity() -> bytes:
-    """Tell the file that this program was started from, as it is now, from others and from one in its place."""
-    status = os.stat(sys.path[0])  # noqa: PTH116
-    return b"%d %d %d %d" % (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+    """Tell this program and the Python that runs it, as they are now, from others and from those in their place."""
+    files = [os.stat(path) for path in (sys.path[0], sys.executable)]  # noqa: PTH116
+    return b" ".join(b"%d %d %d %d" % (each.st_dev, each.st_ino, each.st_size, each.st_mtime_ns) for each in files)
+
+
+def _served(arguments: list[str]) -> int | None:
+    """Return the exit status of the command, which the fork server ran; None where none did, and nothing was done."""
+    if not (sys.stdout and sys.stderr):
+        return None
+    begun = False
+    try:
+        server = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        server.settimeout(PATIENCE)
+        server.connect(SOCKET)
+        _send(server, _request(arguments), os.open(".", os.O_PATH | os.O_CLOEXEC), 1, 2)
+        answer = server.recv(64)
+        if not answer.startswith(READY):
+            return None
+        memory = b"/proc/%b/mem" % answer.removeprefix(READY)
+        _send(server, GO, os.open(memory, os.O_RDWR | os.O_CLOEXEC))
+        begun = True
+        server.settimeout(None)
+        return int(server.recv(4) or _lost())
+    except OSError:
+        return _lost() if begun else None
 
 
 def _request(arguments: list[str]) -> bytes:
     """Give what the fork server is told, NUL in between: the program, how many arguments, they, the environment."""
     environment = [b"%b=%b" % pair for pair in os.environb.items()]
-    return b"\0".join([identity(), b"%d" % len(arguments), *map(os.fsencode, arguments), *environment])
+    return b"\0".join([loaded, b"%d" % len(arguments), *map(os.fsencode, arguments), *environment])
 
 
-def _served(arguments: list[str]) -> int | None:
-    """Return the exit status of the command, which the fork server ran; None where none did, and nothing was done."""
-    server = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
-    begun = False
-    try:
-        server.settimeout(_PATIENCE)
-        server.connect(SOCKET)
-        folder = os.open(".", os.O_PATH | os.O_CLOEXEC)
-        descriptors = b"".join(each.to_bytes(4, sys.byteorder) for each in (folder, 1, 2))
-        server.sendmsg([_request(arguments)], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, descriptors)])
-        if server.recv(len(READY)) == READY:
-            server.settimeout(None)
-            begun = server.send(GO) > 0
-            return int(server.recv(4) or _lost())
-    except OSError:
-        return _lost() if begun else None
-    finally:
-        server.close()
-    return None
+def _send(server: _socket.socket, message: bytes, *descriptors: int) -> None:
+    numbers = b"".join(each.to_bytes(4, sys.byteorder) for each in descriptors)
+    server.sendmsg([message], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, numbers)])
 
 
 def _lost() -> int:

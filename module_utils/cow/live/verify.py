@@ -20,7 +20,6 @@ from . import room
 from . import seed as seeds
 
 _CHUNK = 1 << 20
-_AHEAD = 8 << 20
 _MEMORY = 2
 """One part in so many of the memory that is free may be taken for what is read ahead."""
 _NAMED = 50
@@ -76,19 +75,20 @@ def _read_ahead(path: Path, found: Superblock, point: Path) -> Iterator[None]:
     def read() -> None:
         # What cannot be read is for the scrub to tell.
         with suppress(OSError, CowError), path.open("rb") as file:
+            buffer = memoryview(bytearray(_CHUNK))
             used = btrfs_extents.in_use(point, found.node_bytes)
             for run in sorted((*used.data, *used.metadata), key=lambda run: run.start):
-                for start in range(run.start, run.end, _AHEAD):
+                for place in range(run.start, run.end, _CHUNK):
                     if over.is_set():
                         return
-                    os.posix_fadvise(file.fileno(), start, min(_AHEAD, run.end - start), os.POSIX_FADV_WILLNEED)
+                    os.preadv(file.fileno(), [buffer[: run.end - place]], place)
 
     if found.used_bytes * _MEMORY > host.available_memory():
         yield
         return
     reading = threading.Thread(target=read)
-    reading.start()
     try:
+        reading.start()
         yield
     finally:
         over.set()
