@@ -34,9 +34,9 @@ options:
     default: present
   fork_server:
     description:
-      - Whether C(clone) and C(destroy) are run by a process that has the program loaded, which takes half of the time or
-        less. The units C(cow-session.socket) and C(cow-session.service) of systemd are written for that, and removed when
-        it is V(false).
+      - Whether C(clone) and C(destroy) are run by a process that has the program loaded, which takes half of the time
+        or less. The units C(cow-session.socket) and C(cow-session.service) of systemd are written for that, and
+        removed when it is V(false).
       - The process is started when somebody comes, and ends when nobody came for a minute. It serves root alone, and
         of root's processes those that see the same host, and are confined in nothing that it is not; others run the
         command by themselves, and so do all where it is not there.
