@@ -15,9 +15,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.cow.golden import program
 from ansible.module_utils.cow.kernel import own_mounts, sync_file_system
 from tests.support import fork_server, loops, zfs_fuse
+from tests.support.golden import installed
 
 from .timing import interleaved, milliseconds, table
 
@@ -76,7 +76,7 @@ def measure() -> str:
     """Measure on btrfs in a file, and on a ZFS in user space."""
     with own_mounts(), tempfile.TemporaryDirectory(dir="/var/tmp") as scratch:
         folder = Path(scratch)
-        programs = _program(folder / "cow-session"), _program(folder / "alone")
+        programs = installed(folder / "cow-session"), installed(folder / "alone")
         size = _SIZE * 4 + (4 << 30)
         with fork_server.running(programs[0]), loops.btrfs(folder / "image", folder / "mounted", size=size) as mounted:
             sections = [_of_count(_on_btrfs(*programs, mounted, count), mounted, count) for count in FILES]
@@ -87,12 +87,6 @@ def measure() -> str:
         ):
             sections.insert(len(FILES), _of_count(_on_zfs(*programs, fuse, folder), folder, FILES[0]))
     return "\n\n".join(sections)
-
-
-def _program(path: Path) -> Path:
-    path.write_bytes(program.build())
-    path.chmod(0o755)
-    return path
 
 
 def _on_btrfs(command: Path, alone: Path, mounted: Path, count: int) -> Place:

@@ -44,13 +44,13 @@ _THROTTLE = Path("/sys/fs/cgroup/blkio")
 _SECTOR = 512
 _SLACK = 1.05
 """How much faster than its limit a device may be taken for by those who measure, before they doubt the limit."""
-_REFERENCES = ("seed_install", "seed_install, not verified")
 _WAYS: dict[str, dict[str, Any]] = {
-    _REFERENCES[0]: {},
-    _REFERENCES[1]: {"method": "blocks", "verify": False},
+    "seed_install": {},
+    "seed_install, not verified": {"method": "blocks", "verify": False},
     "seed_install, sprout": {"method": "sprout", "verify": False},
 }
 """How the module is asked to install."""
+_REFERENCES = tuple(_WAYS)[:2]
 Unpack = Callable[[str, Path], None]
 """From a stick into a mounted file system."""
 FILE_SYSTEMS = {"ext4": ("ext4", ""), "btrfs": ("btrfs", ""), "btrfs, zstd": ("btrfs", "compress=zstd")}
@@ -291,8 +291,8 @@ def _to_the_end(work: Callable[[], None], target: str) -> None:
 
 @contextmanager
 def _mounted(device: str, point: Path, options: str) -> Iterator[Path]:
-    point.mkdir(exist_ok=True)
-    run("mount", *(["-t", device] if device == "tmpfs" else []), "-o", options, device, point)
+    point.mkdir()
+    run("mount", "-o", options, device, point)
     try:
         yield point
     finally:
@@ -396,7 +396,8 @@ def _install_text(bench: Bench) -> Iterator[str]:
 
 
 def _memory_text(bench: Bench) -> Iterator[str]:
-    with tempfile.TemporaryDirectory(dir=bench.folder) as point, _mounted("tmpfs", Path(point), "size=90%") as folder:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as scratch:
+        folder = Path(scratch)
         seed, squashfs, erofs = (_copied(path, folder) for path in (bench.seed, bench.squashfs, bench.erofs))
         there = replace(bench, seed=seed, squashfs=squashfs, erofs=erofs, folder=folder, read={}, written={})
         timings = interleaved(there.cases("ext4", "btrfs"), ROUNDS)

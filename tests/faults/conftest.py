@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.integration.conftest import btrfs_folder, busybox_image, incusd, nothing_left, shared_incusd
+from tests.integration.conftest import btrfs_folder, busybox_image, incusd, nothing_left, shared_incusd, store
 
-__all__ = ["btrfs_folder", "busybox_image", "incusd", "nothing_left", "shared_incusd"]
+__all__ = ["btrfs_folder", "busybox_image", "incusd", "nothing_left", "shared_incusd", "store"]

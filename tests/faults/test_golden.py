@@ -34,12 +34,6 @@ def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         yield made
 
 
-@pytest.fixture
-def store(place: Place) -> Iterator[Store]:
-    with golden.store(place) as made:
-        yield made
-
-
 @pytest.mark.parametrize("operation", golden_kills.OPERATIONS)
 def test_killed_before_each_change(store: Store, operation: str) -> None:
     kills = list(golden_kills.OPERATIONS[operation](store))

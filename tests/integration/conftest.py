@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from ansible.module_utils.cow import kernel
 
-from tests.support import images, leftovers, needs, programs
+from tests.support import golden, images, leftovers, needs, programs
+from tests.support.golden import Place, Store
 from tests.support.incusd import Incusd, running
 from tests.support.loops import btrfs
 
@@ -48,6 +49,13 @@ def incusd(shared_incusd: Incusd) -> Iterator[Incusd]:
 def busybox_image(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """The metadata tar and the squashfs of the small image."""
     return images.busybox_image(tmp_path_factory.mktemp("busybox"))
+
+
+@pytest.fixture
+def store(place: Place) -> Iterator[Store]:
+    """A new store of golden trees in the `place` of the module."""
+    with golden.store(place) as made:
+        yield made
 
 
 @pytest.fixture

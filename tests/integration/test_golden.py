@@ -25,12 +25,6 @@ def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         yield made
 
 
-@pytest.fixture
-def store(place: Place) -> Iterator[Store]:
-    with golden.store(place) as made:
-        yield made
-
-
 def test_a_session_is_a_clone_that_can_be_written(store: Store) -> None:
     source = store.begin()
     alice, bob = store.clone("alice"), store.clone("bob")

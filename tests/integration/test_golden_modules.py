@@ -22,12 +22,6 @@ def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         yield made
 
 
-@pytest.fixture
-def store(place: Place) -> Iterator[Store]:
-    with golden.store(place) as made:
-        yield made
-
-
 def refused(store: Store, name: str, /, **args: Any) -> str:
     """The message of a run that fails and changes nothing, the same in check mode."""
     before = store.state()

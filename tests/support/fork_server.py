@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,20 +26,19 @@ os.execv(sys.argv[2], sys.argv[2:])
 """
 
 
-@dataclass
+@dataclass(frozen=True)
 class ForkServer:
-    """The process, and what it printed when it ended."""
+    """The process, and the socket that it was given."""
 
     process: subprocess.Popen[bytes]
     listening: socket.socket
-    printed: dict[str, Any] = field(default_factory=dict)
 
     def ended(self) -> dict[str, Any]:
         """Wait for its end, of which there has to be a reason, and return what it prints."""
         output, _ = self.process.communicate(timeout=60)
         assert self.process.returncode == 0
-        self.printed = json.loads(output)
-        return self.printed
+        printed: dict[str, Any] = json.loads(output)
+        return printed
 
     def children(self) -> list[int]:
         """Return the processes that it forked and that run."""

@@ -85,13 +85,18 @@ class Store(golden_trees.Store):
         return {"store": self.location, "backend": self.backend, **texts}
 
 
+def installed(path: Path) -> Path:
+    """Make cow-session at a path, and return that."""
+    path.write_bytes(program.build())
+    path.chmod(0o755)
+    return path
+
+
 @contextmanager
 def place(backend: str, folder: Path) -> Iterator[Place]:
     """A technology during the block; `folder` exists and is empty."""
     needs.root("sessions are mounted")
-    command = folder / "cow-session"
-    command.write_bytes(program.build())
-    command.chmod(0o755)
+    command = installed(folder / "cow-session")
     if backend == "zfs":
         with zfs_fuse.running(folder / "zfs") as fuse:
             yield Place(backend, folder, command, fuse)

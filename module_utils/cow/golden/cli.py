@@ -226,13 +226,16 @@ def _trim(options: argparse.Namespace, settings: Mapping[str, Any]) -> Result:  
 
 def _serve(options: argparse.Namespace, settings: Mapping[str, Any]) -> Result:  # noqa: ARG001
     """Load all that a command may need, and wait for commands."""
-    import shlex  # noqa: F401, PLC0415
-    import shutil  # noqa: F401, PLC0415
-    import subprocess  # noqa: F401, PLC0415
+    import importlib  # noqa: PLC0415
+    import pkgutil  # noqa: PLC0415
 
-    from .. import processes, reflink, treecopy  # noqa: F401, PLC0415
-    from . import datasets, extents, fingerprint, forkserver, stores, subvolumes, views, volumes  # noqa: F401, PLC0415
+    from . import forkserver  # noqa: PLC0415
 
+    package = __name__.removesuffix(".golden.cli")
+    for part in pkgutil.walk_packages(sys.modules[package].__path__, f"{package}."):
+        importlib.import_module(part.name)
+    for library in ("shlex", "shutil", "subprocess"):  # which are loaded where they are needed
+        importlib.import_module(library)
     for command in SERVED:
         parser(command)
     return {"asked": forkserver.serve(main)}, 0

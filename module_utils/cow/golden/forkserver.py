@@ -14,7 +14,6 @@ import os
 import signal
 import socket
 import struct
-import sys
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -179,9 +178,4 @@ def _status(run: Run, arguments: Sequence[str]) -> int:
     except BaseException:  # noqa: BLE001
         traceback.print_exc()
         status = 1
-    try:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    except OSError:
-        return status or 1
-    return status
+    return start.flushed(status)

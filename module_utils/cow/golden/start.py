@@ -59,13 +59,18 @@ def first_word(arguments: Sequence[str]) -> str | None:
 
 def end(status: int) -> NoReturn:
     """End this process as it is: taking apart what it loaded takes longer than a clone."""
+    os._exit(flushed(status))
+
+
+def flushed(status: int) -> int:
+    """Have all output written, and return the exit status, which is no longer 0 when that fails."""
     for stream in (sys.stdout, sys.stderr):
         try:
             if stream:  # None when it was closed from the beginning
                 stream.flush()
         except OSError:
             status = status or 1
-    os._exit(status)
+    return status
 
 
 def identity() -> bytes:
