@@ -13,9 +13,10 @@ import json
 import os
 import stat
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -36,14 +37,14 @@ _SMALL = 1 << 16
 """Bytes below which a file is read in one go, as most are."""
 _NO_PLACES = hashlib.sha256().digest()
 _FIELDS = len(Entry._fields)
-_BATCH = 64
-"""Files that a thread takes at once."""
+_BATCH, _BATCH_BYTES = 256, 16 << 20
+"""Files that a process takes at once, and bytes in them after which it takes no more; fewer are not worth another."""
 
 Runs = Mapping[bytes, "array[int]"]
 """Of files by path how many blocks in a row are not all zeros, from one block of zeros to the next."""
 
 Progress = Callable[[int], None]
-"""Told the bytes that were read since it was last called; from several threads."""
+"""Told the bytes that were read since it was last called."""
 
 
 @dataclass(frozen=True)
@@ -273,26 +274,60 @@ class _Content:
     runs: array[int] | None
 
 
-def _read_all(root: Path, files: list[Entry], progress: Progress | None) -> dict[bytes, _Content]:
-    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415  # brings logging, for those who only compare
+def _read_all(root: Path, files: Sequence[Entry], progress: Progress | None) -> dict[bytes, _Content]:
+    batches = tuple(_batches(files))
+    if len(batches) < 2:
+        with _reading(root, files, progress) as read:
+            return dict(read(slice(None)))
+    from .crew import crew  # noqa: PLC0415  # takes long to load, for those who only compare
 
-    batches = [files[start : start + _BATCH] for start in range(0, len(files), _BATCH)]
-    with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
-        results = pool.map(lambda batch: _read_batch(root, batch, progress), batches)
-        return {path: content for result in results for path, content in result}
+    found: dict[bytes, _Content] = {}
+    told = 0
 
+    def received(contents: Iterable[tuple[bytes, _Content]]) -> tuple[slice, ...]:
+        found.update(contents)
+        return ()
 
-def _read_batch(root: Path, files: list[Entry], progress: Progress | None) -> list[tuple[bytes, _Content]]:
-    found = []
-    with Descent(root) as descent:
-        for entry in files:
-            try:
-                with opened(descent.at(entry.parent), entry.name) as descriptor:
-                    found.append((entry.path, _content(descriptor, progress)))
-            except OSError as error:
-                if error.errno not in VANISHED:
-                    raise CowError(f"{_shown(entry.path)} cannot be read: {error.strerror}.") from error
+    def tell() -> None:
+        nonlocal told
+        before, told = told, readers.counted
+        if progress and told > before:
+            progress(told - before)
+
+    with crew(partial(_reading, root, files), min(len(batches), os.cpu_count() or 1)) as readers:
+        readers.run(batches, received, tell)
     return found
+
+
+def _batches(files: Sequence[Entry]) -> Iterator[slice]:
+    """Divide them into what one process takes at once."""
+    start = size = 0
+    for end, entry in enumerate(files, 1):
+        size += entry.size
+        if end - start == _BATCH or size >= _BATCH_BYTES or end == len(files):
+            yield slice(start, end)
+            start, size = end, 0
+
+
+@contextmanager
+def _reading(
+    root: Path, files: Sequence[Entry], progress: Progress | None
+) -> Iterator[Callable[[slice], list[tuple[bytes, _Content]]]]:
+    """Give what reads some of the files, and leaves out what has vanished."""
+    with Descent(root) as descent:
+
+        def read(which: slice) -> list[tuple[bytes, _Content]]:
+            found = []
+            for entry in files[which]:
+                try:
+                    with opened(descent.at(entry.parent), entry.name) as descriptor:
+                        found.append((entry.path, _content(descriptor, progress)))
+                except OSError as error:
+                    if error.errno not in VANISHED:
+                        raise CowError(f"{_shown(entry.path)} cannot be read: {error.strerror}.") from error
+            return found
+
+        yield read
 
 
 def content_digest(descriptor: int, progress: Progress | None = None) -> bytes:
@@ -359,7 +394,7 @@ def _without_zeros(position: int, chunk: bytes) -> Iterator[tuple[int, bytes]]:
 def _is_solid(chunk: bytes) -> bool:
     """Whether no block is all zeros; the last one may be cut short."""
     rest = chunk[len(chunk) - len(chunk) % BLOCK :]
-    return _ZEROS not in chunk and (not rest or rest.count(0) < len(rest))
+    return _ZEROS not in chunk and (not rest or rest != _ZEROS[: len(rest)])
 
 
 def _entry_of(fields: list[Any]) -> Entry:

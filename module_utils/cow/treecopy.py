@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import mmap
-import multiprocessing
 import os
 import stat
-import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection, wait
+from functools import partial
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import TypeVar
 
 from . import manifest
+from .crew import Count, Crew, crew
 from .errors import CowError
-from .kernel import die_with_parent, punch_hole
+from .kernel import punch_hole
 from .manifest import Manifest
 from .tree import (
     BLOCKING_FLAGS,
@@ -108,9 +106,9 @@ def copy(
         raise CowError(f"{target} is not empty. A copy is made only where nothing can be overwritten.")
     try:
         _drop_acls(target)
-        manner = _Manner(live, sparse)
-        with _crew(source, target, workers or os.cpu_count() or 1, manner, progress) as crew:
-            return crew.run()
+        copying = partial(_copying, source, target, mounts_below(source), _Manner(live, sparse))
+        with crew(copying, workers) as processes:
+            return _Copy(processes, progress).run()
     except OSError as error:
         raise CowError(f"{source} cannot be copied to {target}: {error.strerror}.") from error
 
@@ -504,133 +502,76 @@ class _Report:
     folders: list[bytes] = field(default_factory=list)
     linked: list[Entry] = field(default_factory=list)
     finish: list[Entry] = field(default_factory=list)
-    failure: str = ""
 
 
-@contextmanager
-def _crew(source: Path, target: Path, size: int, manner: _Manner, progress: Progress | None) -> Iterator[_Crew]:
-    """Worker processes that end with this one."""
-    fork = multiprocessing.get_context("fork")
-    counters = mmap.mmap(-1, 8 * size)
-    covered = mounts_below(source)
-    processes, connections = [], []
-    try:
-        for number in range(size):
-            ours, theirs = fork.Pipe()
-            worker = _Worker(source, target, covered, manner, memoryview(counters)[8 * number : 8 * number + 8])
-            process = fork.Process(target=worker.serve, args=(theirs, os.getpid()), daemon=True)
-            process.start()
-            theirs.close()
-            processes.append(process)
-            connections.append(ours)
-        yield _Crew(connections, counters, progress)
-    finally:
-        for connection in connections:
-            connection.close()
-        for process in processes:
-            process.kill()
-            process.join()
+class _Copy:
+    """Three rounds: folders and what is in them, hard links, the attributes of folders that got such."""
 
-
-class _Crew:
-    def __init__(self, connections: list[Connection], counters: mmap.mmap, progress: Progress | None) -> None:
-        self._connections, self._counters, self._progress = connections, counters, progress
+    def __init__(self, workers: Crew[_Task, _Report], progress: Progress | None) -> None:
+        self._workers, self._progress = workers, progress
         self._done = Copied()
+        self._linked: list[Entry] = []
+        self._finish: list[Entry] = []
 
     def run(self) -> Copied:
-        """Three rounds: folders and what is in them, hard links, the attributes of folders that got such."""
-        reports = self._round([_Task(folders=(ROOT,))])
-        linked = [entry for report in reports for entry in report.linked]
-        finish = tuple(entry for report in reports for entry in report.finish)
+        self._round([_Task(folders=(ROOT,))])
         groups: dict[tuple[int, int], list[Entry]] = {}
-        for entry in linked:
+        for entry in self._linked:
             groups.setdefault(entry.identity, []).append(entry)
         self._round([_Task(groups=part) for part in _parts([tuple(names) for names in groups.values()])])
-        self._round([_Task(finish=part) for part in _parts(finish)])
+        self._round([_Task(finish=part) for part in _parts(self._finish)])
         return self._done
 
-    def _round(self, tasks: list[_Task]) -> list[_Report]:
-        idle, busy, reports = list(self._connections), set[Connection](), []
-        while tasks or busy:
-            while tasks and idle:
-                connection = idle.pop()
-                connection.send(tasks.pop())
-                busy.add(connection)
-            for ready in wait(busy, timeout=0.5):
-                connection = cast("Connection", ready)
-                report = self._received(connection)
-                reports.append(report)
-                self._done += report.done
-                busy.remove(connection)
-                idle.append(connection)
-                tasks += [_Task(folders=part) for part in _parts(report.folders, 16)]
-            self._tell()
-        return reports
+    def _round(self, tasks: list[_Task]) -> None:
+        self._workers.run(tasks, self._received, self._tell)
 
-    @staticmethod
-    def _received(connection: Connection) -> _Report:
-        try:
-            report: _Report = connection.recv()
-        except EOFError as error:
-            raise CowError("A process that copied was ended from outside; is the memory full?") from error
-        if report.failure:
-            raise CowError(report.failure)
-        return report
+    def _received(self, report: _Report) -> list[_Task]:
+        self._done += report.done
+        self._linked += report.linked
+        self._finish += report.finish
+        return [_Task(folders=part) for part in _parts(report.folders, 16)]
 
     def _tell(self) -> None:
         if self._progress:
-            count = sum(number for (number,) in struct.iter_unpack("Q", self._counters[:]))
-            self._progress(Copied(self._done.entries, max(count, self._done.bytes), self._done.reflinked))
+            count = max(self._workers.counted, self._done.bytes)
+            self._progress(Copied(self._done.entries, count, self._done.reflinked))
 
 
 def _parts(items: Sequence[_Item], length: int = _BUDGET) -> list[tuple[_Item, ...]]:
     return [tuple(items[start : start + length]) for start in range(0, len(items), length)]
 
 
+@contextmanager
+def _copying(
+    source: Path, target: Path, covered: frozenset[bytes], manner: _Manner, count: Count
+) -> Iterator[Callable[[_Task], _Report]]:
+    """What a worker does."""
+    os.umask(0)
+    try:
+        with Descent(source) as readable, Descent(target) as writable:
+            yield _Worker(readable, writable, covered, manner, count).report
+    except OSError as error:
+        raise CowError(f"{source} cannot be copied to {target}: {said(error)}.") from error
+
+
 class _Worker:
     def __init__(
-        self, source: Path, target: Path, covered: frozenset[bytes], manner: _Manner, counter: memoryview
+        self, source: Descent, target: Descent, covered: frozenset[bytes], manner: _Manner, count: Count
     ) -> None:
-        self._source, self._target, self._covered, self._manner = source, target, covered, manner
-        self._counter = counter.cast("Q")
+        self._readable, self._target, self._covered, self._manner = source, target, covered, manner
+        self._count = count
 
-    def serve(self, connection: Connection, parent: int) -> None:
-        """Take tasks until the connection ends."""
-        die_with_parent(parent)
-        os.umask(0)
-        failure = ""
-        with ExitStack() as opened, suppress(EOFError):
-            try:
-                self._readable = opened.enter_context(Descent(self._source))
-                target = opened.enter_context(Descent(self._target))
-            except OSError as error:
-                failure = self._said(error)
-            while True:
-                task = connection.recv()
-                if failure:
-                    connection.send(_Report(failure=failure))
-                    continue
-                self._writer = _Writer(self._readable, target, self._count, sparse=self._manner.sparse)
-                connection.send(self._report(task))
-
-    def _count(self, amount: int) -> None:
-        self._counter[0] += amount
-
-    def _report(self, task: _Task) -> _Report:
+    def report(self, task: _Task) -> _Report:
+        """Do a task."""
+        self._writer = _Writer(self._readable, self._target, self._count, sparse=self._manner.sparse)
         report = _Report()
-        try:
-            self._copy_folders(list(task.folders), report)
-            for names in task.groups:
-                self._copy_group(names)
-            for folder in task.finish:
-                self._writer.dress(folder)
-        except OSError as error:
-            report.failure = self._said(error)
+        self._copy_folders(list(task.folders), report)
+        for names in task.groups:
+            self._copy_group(names)
+        for folder in task.finish:
+            self._writer.dress(folder)
         report.done = self._writer.done
         return report
-
-    def _said(self, error: OSError) -> str:
-        return f"{self._source} cannot be copied to {self._target}: {said(error)}."
 
     def _copy_folders(self, folders: list[bytes], report: _Report) -> None:
         while folders and self._writer.done.entries < _BUDGET:

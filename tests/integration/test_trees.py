@@ -186,6 +186,19 @@ def test_a_damaged_manifest_is_refused(folder: Folder) -> None:
         manifest.Manifest.load(folder("manifest"))
 
 
+def test_a_file_of_many_that_cannot_be_read_is_named(folder: Folder) -> None:
+    folder("source").mkdir()
+    for number in range(600):
+        (folder("source") / f"f{number}").touch()
+    unreadable = folder("source") / "f300"
+    subprocess.run(["mount", "--bind", f"/proc/{os.getpid()}/mem", unreadable], check=True)
+    try:
+        with pytest.raises(CowError, match=r"^f300 cannot be read: Input/output error\.$"):
+            manifest.of(folder("source"))
+    finally:
+        subprocess.run(["umount", unreadable], check=True)
+
+
 def test_a_copy_never_goes_over_what_is_there(folder: Folder) -> None:
     folder("source").mkdir()
     folder("target").mkdir()

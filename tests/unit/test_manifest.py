@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from ansible.module_utils.cow import manifest
+from ansible.module_utils.cow.tree import walk
 
 DATA = b"x" * 5000
+_MANY = 1000
 
 
 @pytest.mark.parametrize("size", [1, 4095, 4096, 4097, 8192, manifest.CHUNK, manifest.CHUNK + 1, manifest.CHUNK + 4097])
@@ -44,6 +47,39 @@ def test_where_files_have_zeros_is_known_however_they_were_read(tmp_path: Path) 
     found.save(tmp_path / "saved")
     assert manifest.Manifest.load(tmp_path / "saved") == found
     assert manifest.of(root, manifest.Manifest.load(tmp_path / "saved")).runs == found.runs
+
+
+def test_many_files_are_read_by_several_processes_as_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = _many_files(tmp_path / "tree")
+    by_several: list[int] = []
+    several = manifest.of(root, progress=by_several.append)
+    monkeypatch.setattr(manifest, "_BATCH", 10_000)
+    by_one: list[int] = []
+    assert several == replace(manifest.of(root, progress=by_one.append), tree=several.tree)
+    assert len(set(several.contents.values())) == _MANY
+    assert b"f12" in several.runs
+    assert sum(by_several) == sum(by_one)
+
+
+def test_files_that_vanish_before_they_are_read_are_left_out(tmp_path: Path) -> None:
+    root = _many_files(tmp_path / "tree")
+    tree = walk(root)
+    (root / "f3").unlink()
+    (root / f"f{_MANY - 4}").unlink()
+    found = manifest.of_tree(tree)
+    assert len(found.contents) == _MANY - 2
+    assert found.tree.vanished
+    assert len(found.tree.entries) == len(tree.entries) - 2
+
+
+def _many_files(root: Path) -> Path:
+    """Each with another content; one has a hole, and one is larger than what is read at once."""
+    root.mkdir()
+    for number in range(_MANY):
+        (root / f"f{number}").write_bytes(b"%d\n" % number * (number % 50 + 1))
+    os.truncate(root / "f12", 1 << 20)
+    (root / "f500").write_bytes(DATA * 1000)
+    return root
 
 
 def _looked_at(path: Path) -> tuple[bytes, list[tuple[int, bytes]]]:

@@ -47,8 +47,8 @@ _ENTRY_POINTS = (
 )  # fmt: skip
 """With all that they import, these are the program."""
 _PARTS = (
-    "", "btrfs", "durable", "errors", "kernel", "lock", "manifest", "mounts", "names", "plan", "process", "processes",
-    "reflink", "size", "tree", "treecopy", "zfs",
+    "", "btrfs", "crew", "durable", "errors", "kernel", "lock", "manifest", "mounts", "names", "plan", "process",
+    "processes", "reflink", "size", "tree", "treecopy", "zfs",
     "golden", "golden.backend", "golden.cli", "golden.collect", "golden.datasets", "golden.extents",
     "golden.fingerprint", "golden.folders", "golden.forkserver", "golden.model", "golden.refusals", "golden.resource",
     "golden.start", "golden.store", "golden.stores", "golden.subvolumes", "golden.views", "golden.volumes",

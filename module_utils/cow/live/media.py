@@ -358,7 +358,8 @@ class _Build:
         (work / "description").write_bytes(description)
         files = {key: digest for each in self.seen for key, digest in each.look.files.items()}
         new = Record(self.inputs, result, files=files, kind=KIND)
-        beside = Beside({record.description_path(path): work / "description"}, _contents(self.wanted, self.seen))
+        contents = resource.saved(_contents(self.wanted, self.seen), work)
+        beside = Beside({record.description_path(path): work / "description"}, contents)
         resource.publish(work, target, self.standing, self.wanted.mode, new, beside=beside)
 
 
