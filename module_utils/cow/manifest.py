@@ -23,7 +23,7 @@ from typing import Any
 
 from .errors import CowError
 from .kernel import sync_file_system
-from .tree import VANISHED, Descent, Entry, Tree, opened, walk
+from .tree import VANISHED, Descent, Entry, Tree, opened, said, walk
 
 FORMAT = 2
 CHUNK = 1 << 20
@@ -314,20 +314,23 @@ def _reading(
     root: Path, files: Sequence[Entry], progress: Progress | None
 ) -> Iterator[Callable[[slice], list[tuple[bytes, _Content]]]]:
     """Give what reads some of the files, and leaves out what has vanished."""
-    with Descent(root) as descent:
+    try:
+        with Descent(root) as descent:
+            yield lambda which: list(_read(descent, files[which], progress))
+    except OSError as error:
+        raise CowError(f"The tree {root} cannot be read: {said(error)}.") from error
 
-        def read(which: slice) -> list[tuple[bytes, _Content]]:
-            found = []
-            for entry in files[which]:
-                try:
-                    with opened(descent.at(entry.parent), entry.name) as descriptor:
-                        found.append((entry.path, _content(descriptor, progress)))
-                except OSError as error:
-                    if error.errno not in VANISHED:
-                        raise CowError(f"{_shown(entry.path)} cannot be read: {error.strerror}.") from error
-            return found
 
-        yield read
+def _read(descent: Descent, files: Iterable[Entry], progress: Progress | None) -> Iterator[tuple[bytes, _Content]]:
+    for entry in files:
+        try:
+            with opened(descent.at(entry.parent), entry.name) as descriptor:
+                content = _content(descriptor, progress)
+        except OSError as error:
+            if error.errno not in VANISHED:
+                raise CowError(f"{_shown(entry.path)} cannot be read: {error.strerror}.") from error
+        else:
+            yield entry.path, content
 
 
 def content_digest(descriptor: int, progress: Progress | None = None) -> bytes:

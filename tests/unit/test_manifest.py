@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from ansible.module_utils.cow import manifest
+from ansible.module_utils.cow.errors import CowError
 from ansible.module_utils.cow.tree import walk
 
 DATA = b"x" * 5000
@@ -70,6 +72,15 @@ def test_files_that_vanish_before_they_are_read_are_left_out(tmp_path: Path) -> 
     assert len(found.contents) == _MANY - 2
     assert found.tree.vanished
     assert len(found.tree.entries) == len(tree.entries) - 2
+
+
+@pytest.mark.parametrize("count", [_MANY, 1])
+def test_a_tree_that_is_gone_is_told_in_a_sentence(tmp_path: Path, count: int) -> None:
+    root = _many_files(tmp_path / "tree")
+    tree = walk(root)
+    shutil.rmtree(root)
+    with pytest.raises(CowError, match=r"^The tree .* cannot be read: No such file or directory"):
+        manifest.of_tree(replace(tree, entries=tree.entries[: count + 1]))
 
 
 def _many_files(root: Path) -> Path:
