@@ -38,7 +38,18 @@ from . import (
 
 _SHEBANG = b"#!/usr/bin/python3 -IS\n"
 """Isolated, and without site-packages: nothing but the standard library is needed, and it starts quicker."""
-_MAIN = "from cow.golden.start import main\n\nmain()\n"
+_MAIN = """\
+from cow.golden.start import main
+
+
+def load():
+    from cow.golden.cli import main
+
+    return main
+
+
+main(load)
+"""
 _SOCKET_UNIT, _SERVICE_UNIT = "cow-session.socket", "cow-session.service"
 _WHEN = (1980, 1, 1, 0, 0, 0)
 _ENTRY_POINTS = (

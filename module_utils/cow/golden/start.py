@@ -11,7 +11,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import NoReturn
 
 SOCKET = "/run/cowherd/session.socket"
@@ -33,17 +33,16 @@ loaded = b""
 """What `identity` said before anything else was loaded."""
 
 
-def main() -> NoReturn:
-    """Run the command line of this process, and end with its exit status."""
+def main(load: Callable[[], Callable[[Sequence[str]], int]]) -> NoReturn:
+    """Run the command line of this process, and end with its exit status.
+
+    load: loads all else of the program, and returns what runs a command here.
+    """
     global loaded  # noqa: PLW0603
     loaded = identity()
     arguments = sys.argv[1:]
     status = _served(arguments) if first_word(arguments) in SERVED else None
-    if status is None:
-        from .cli import main as run  # noqa: PLC0415
-
-        status = run(arguments)
-    end(status)
+    end(load()(arguments) if status is None else status)
 
 
 def first_word(arguments: Sequence[str]) -> str | None:

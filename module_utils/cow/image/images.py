@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -289,11 +290,13 @@ class _Build:
         path = self.wanted.path
         with workshop.opened(path) as work:
             target = work / "image"
-            with self.source.tree(self.look, self.wanted.purge, work) as visible:
+            with ExitStack() as beside, self.source.tree(self.look, self.wanted.purge, work) as visible:
                 began = time.monotonic()
                 with workshop.meanwhile(partial(resource.saved, self._contents, work)) as contents:
                     built, epoch, lost = self._filled(visible, target, work)
                 facts = self._facts(visible, built, epoch, lost)
+                # The source is looked at once more when its block ends; the disk has the image to write by then.
+                beside.enter_context(workshop.meanwhile(partial(workshop.synced, target)))
             tree = self._hash_tree(target, work)
             measured = resource.measured(target, facts["payload_bytes"], time.monotonic() - began)
             result = {**facts, **measured, "verity": self._told(tree)}
