@@ -53,11 +53,11 @@ def crew(work: Work[_Task, _Report], size: int | None = None) -> Iterator[Crew[_
             connections.append(ours)
         yield Crew(connections, counters)
     finally:
-        for connection in connections:
-            connection.close()
         for process in processes:
             process.kill()
             process.join()
+        for connection in connections:
+            connection.close()
 
 
 class Crew(Generic[_Task, _Report]):
