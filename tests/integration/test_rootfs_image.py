@@ -990,7 +990,7 @@ def test_a_killed_build_leaves_all_as_it_was(tmp_path: Path, arguments: dict[str
 
 
 def test_no_room_for_what_lies_beside(memory: Path) -> None:
-    """The image fits, and not with the list of the source's files; whichever is written last does not."""
+    """The image fits, and the list of the source's files does not any more."""
     source, folder = plain(memory / "source"), memory / "images"
     folder.mkdir()
     draw = Random(1)
@@ -1004,10 +1004,7 @@ def test_no_room_for_what_lies_beside(memory: Path) -> None:
     status = os.statvfs(memory)
     full = (status.f_blocks - status.f_bfree) * status.f_frsize
     seeds.run("mount", "-o", f"remount,size={full + fits + contents // 2}", memory)
-    before = listing(folder)
-    said = refused(folder / "image", **options)
-    assert "No space left on device" in said or "There was no room left while `mksquashfs` ran" in said
-    assert listing(folder) == before
+    assert "No space left on device" in refused(folder / "image", **options)
     seeds.run("mount", "-o", f"remount,size={full + fits + 2 * contents}", memory)
     built(folder / "image", **options)
 

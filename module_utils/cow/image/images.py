@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from .. import manifest, mounts, names, process, tools
 from ..errors import CowError
-from ..manifest import Manifest
 from ..plan import Plan, Step
 from ..size import Size
 from . import formats, record, resource, sizing, sources, verity, workshop
@@ -290,21 +287,14 @@ class _Build:
         path = self.wanted.path
         with workshop.opened(path) as work:
             target = work / "image"
-            with ExitStack() as beside, self.source.tree(self.look, self.wanted.purge, work) as visible:
+            with self.source.tree(self.look, self.wanted.purge, work) as visible:
                 began = time.monotonic()
-                with workshop.meanwhile(partial(resource.saved, self._contents, work)) as contents:
-                    built, epoch, lost = self._filled(visible, target, work)
+                built, epoch, lost = self._filled(visible, target, work)
                 facts = self._facts(visible, built, epoch, lost)
-                # The source is looked at once more when its block ends; the disk has the image to write by then.
-                beside.enter_context(workshop.meanwhile(partial(workshop.synced, target)))
             tree = self._hash_tree(target, work)
             measured = resource.measured(target, facts["payload_bytes"], time.monotonic() - began)
             result = {**facts, **measured, "verity": self._told(tree)}
-            self._finish(work, target, result, tree, contents.result())
-
-    @property
-    def _contents(self) -> Mapping[Path, Manifest]:
-        return {record.contents_path(self.wanted.path): self.look.whole} if self.look.whole else {}
+            self._finish(work, target, result, tree)
 
     def _filled(self, visible: Visible, target: Path, work: Path) -> tuple[Built, int, list[str]]:
         options = self.wanted.options
@@ -364,17 +354,11 @@ class _Build:
             "lost": lost,
         }
 
-    def _finish(
-        self,
-        work: Path,
-        target: Path,
-        result: Mapping[str, Any],
-        tree: verity.Tree | None,
-        contents: Mapping[Path, Path],
-    ) -> None:
+    def _finish(self, work: Path, target: Path, result: Mapping[str, Any], tree: verity.Tree | None) -> None:
         path = self.wanted.path
         made = {record.tree_path(path): work / "verity", record.signature_path(path): work / "signature"}
         files = {place: file for place, file in made.items() if file.exists()}
+        contents = {record.contents_path(path): self.look.whole} if self.look.whole else {}
         new = Record(self.inputs, result, verity=tree, files=self.look.files)
         resource.publish(work, target, self.standing, self.wanted.mode, new, beside=Beside(files, contents))
 

@@ -54,11 +54,11 @@ class Standing:
 class Beside:
     """What is made to lie beside an image, by the place that it belongs to.
 
-    files: that the image is useless without.  contents: manifests of the sources.
+    files: that the image is useless without.  contents: of the sources.
     """
 
     files: Mapping[Path, Path] = field(default_factory=dict)
-    contents: Mapping[Path, Path] = field(default_factory=dict)
+    contents: Mapping[Path, Manifest] = field(default_factory=dict)
 
 
 def check_path(path: Path) -> None:
@@ -208,14 +208,6 @@ def measured(target: Path, payload: int, seconds: float) -> Mapping[str, Any]:
     }
 
 
-def saved(contents: Mapping[Path, Manifest], work: Path) -> dict[Path, Path]:
-    """Write manifests of sources, durably, and return them by the places where they belong."""
-    drafts = {place: work / place.name for place in contents}
-    for place, manifest in contents.items():
-        manifest.save(drafts[place])
-    return drafts
-
-
 def publish(
     work: Path, target: Path, found: Standing, permissions: int, new: Record, *, beside: Beside | None = None
 ) -> None:
@@ -235,8 +227,7 @@ def publish(
         file.chmod(permissions)
         workshop.synced(file)
     now = observe(path, new.kind)
-    contents = beside.contents if beside else {}
-    moves = {record.record_path(path): _draft(work, target, now, new, beside), **contents, **files}
+    moves = {**_drafts(work, target, now, new, beside), **files}
     stale = [file for file in now.ours if file not in moves] if beside else []
     _refuse_what_appeared(found, now, moves)
     workshop.past_return()
@@ -261,8 +252,8 @@ def _refuse_what_appeared(found: Standing, now: Standing, places: Iterable[Path]
         )
 
 
-def _draft(work: Path, target: Path, now: Standing, new: Record, beside: Beside | None) -> Path:
-    """Write the record."""
+def _drafts(work: Path, target: Path, now: Standing, new: Record, beside: Beside | None) -> dict[Path, Path]:
+    """Write the record and the contents of the sources, and return them by the places where they belong."""
     path, former = now.path, now.record
     whole = replace(
         new,
@@ -272,6 +263,9 @@ def _draft(work: Path, target: Path, now: Standing, new: Record, beside: Beside 
     )
     if beside:
         whole = replace(whole, beside={place.name: record.stamp(file) for place, file in beside.files.items()})
-    draft = work / record.record_path(path).name
-    whole.save(draft)
-    return draft
+    contents = beside.contents if beside else {}
+    drafts = {place: work / place.name for place in (record.record_path(path), *contents)}
+    for place, manifest in contents.items():
+        manifest.save(drafts[place])
+    whole.save(drafts[record.record_path(path)])
+    return drafts

@@ -10,21 +10,16 @@ import os
 import shlex
 import shutil
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from typing import NoReturn
 
 from .. import kernel, mounts, process
 from ..errors import CowError
 from ..process import CommandFailed, Finished
 from ..tree import unblock, walk
-
-if TYPE_CHECKING:
-    from concurrent.futures import Future
-
-_T = TypeVar("_T")
 
 _PATIENCE = 6 * 3600.0
 """Seconds that a tool may take."""
@@ -145,20 +140,6 @@ def _told_to_end() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@contextmanager
-def meanwhile(call: Callable[[], _T]) -> Iterator[Future[_T]]:
-    """Have something done beside the block, which ends when both have; what the call raises is raised then.
-
-    For what lets others run: this thread waits for a tool, the other one for the disk.
-    """
-    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415  # for those who build
-
-    with ThreadPoolExecutor(1) as beside:
-        future = beside.submit(call)
-        yield future
-    future.result()
 
 
 def past_return() -> None:

@@ -358,8 +358,7 @@ class _Build:
         (work / "description").write_bytes(description)
         files = {key: digest for each in self.seen for key, digest in each.look.files.items()}
         new = Record(self.inputs, result, files=files, kind=KIND)
-        contents = resource.saved(_contents(self.wanted, self.seen), work)
-        beside = Beside({record.description_path(path): work / "description"}, contents)
+        beside = Beside({record.description_path(path): work / "description"}, _contents(self.wanted, self.seen))
         resource.publish(work, target, self.standing, self.wanted.mode, new, beside=beside)
 
 
