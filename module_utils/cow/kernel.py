@@ -9,6 +9,7 @@ import fcntl
 import os
 import signal
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,8 @@ _UMOUNT_NOFOLLOW = 8
 _FITRIM, _FITHAW = 0xC0185879, 0xC0045878
 _RANGE = struct.Struct("=QQQ")
 """Of FITRIM: first byte, how many, and the least that is worth it."""
+_ENDING = 1.0
+"""Seconds that a thread takes at most to end after Python has joined it."""
 _FALLOC_FL_KEEP_SIZE, _FALLOC_FL_PUNCH_HOLE = 1, 2
 
 
@@ -92,10 +95,24 @@ def own_mounts() -> Iterator[None]:
             _checked(_libc().mount(None, b"/", None, _MS_REC | _MS_SLAVE, None))
             yield
         finally:
-            _checked(_libc().setns(before, _CLONE_NEWNS))
+            _return_to(before)
             os.chdir(folder)
     finally:
         os.close(before)
+
+
+def _return_to(namespace: int) -> None:
+    """Enter a mount namespace again, once the kernel too has seen the end of threads that were joined."""
+    deadline = time.monotonic() + _ENDING
+    while True:
+        try:
+            _checked(_libc().setns(namespace, _CLONE_NEWNS))
+        except OSError as error:
+            if error.errno != errno.EINVAL or time.monotonic() > deadline:
+                raise
+            time.sleep(0.001)
+        else:
+            return
 
 
 def bind(what: bytes, point: bytes) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ansible.module_utils.cow import mounts
+from ansible.module_utils.cow import kernel, mounts
+
+from tests.support import needs
 
 
 @contextmanager
@@ -50,3 +53,15 @@ def test_a_mount_over_others(btrfs_folder: Path) -> None:
         assert mounts.under(inner).source == "over"
         assert mounts.free(inner).bytes == 1 << 20
     assert mounts.under(inner).fstype == "btrfs"
+
+
+def test_own_mounts_are_left_when_threads_have_just_ended() -> None:
+    """A thread that was joined counts for the kernel for a moment more, once in some hundreds of times."""
+    needs.root("a mount namespace is made")
+    before = Path("/proc/self/ns/mnt").readlink()
+    for _ in range(2000):
+        thread = threading.Thread(target=lambda: None)
+        with kernel.own_mounts():
+            thread.start()
+            thread.join()
+    assert Path("/proc/self/ns/mnt").readlink() == before
