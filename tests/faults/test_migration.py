@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -152,6 +153,41 @@ def test_a_daemon_killed_at_every_step(host: Incusd) -> None:
             recover(host, before, way)
         except Exception as error:
             raise AssertionError(f"daemon killed after {place} ({every[place]}), then {way}: {error}") from error
+
+
+def half_renamed(daemon: Incusd, old: str, new: str, pool: str, stage: int) -> None:
+    """Leave what a daemon leaves that is killed while it renames: the volume's record, folders, links, one by one."""
+    volumes, links = daemon.dir / "storage-pools" / pool, daemon.dir
+    statement = f"UPDATE storage_volumes SET name='{new}' WHERE name='{old}'"  # noqa: S608 - both are names of instances
+    daemon.run("admin", "sql", "global", statement)
+    for folder in ("containers", "containers-snapshots")[:stage]:
+        (volumes / folder / old).rename(volumes / folder / new)
+        (links / folder / old).unlink()
+    if stage == 3:
+        for folder in ("containers", "containers-snapshots"):
+            (links / folder / new).symlink_to(volumes / folder / new)
+
+
+@pytest.mark.parametrize("stage", range(4))
+def test_a_rename_that_the_daemon_was_killed_in(host: Incusd, stage: int) -> None:
+    every = places(host)
+    renames = [(place, what) for place, what in enumerate(every) if re.fullmatch(r"POST /1.0/instances/[^/]+", what)]
+    prefixes = [("move-of-", "undone-of-"), ("undone-of-", "move-of-"), ("c1", "kept-of-"), ("move-of-", "c1")]
+    assert len(renames) == len(prefixes), every
+    for turn, ((place, _), (old, new)) in enumerate(zip(renames, prefixes, strict=True)):
+        way = ("moved", "rolled_back")[(turn + stage) % 2]
+        before = begin(host)
+        ended = go(host, Cut(place, BEFORE))
+        assert ended.status < 0, ended
+        present = next(name for name in names(host) if name.startswith(old))
+        suffix = next(name for name in names(host) if name.startswith(("move-of-", "undone-of-")))[-9:]
+        half_renamed(host, present, new if new == "c1" else new + suffix, "slow" if old == "c1" else "fast", stage)
+        try:
+            recover(host, before, way)
+        except Exception as error:
+            raise AssertionError(f"killed while {old} became {new}, then {way}: {error}") from error
+    volumes = host.run("admin", "sql", "global", "-f", "compact", "SELECT name FROM storage_volumes WHERE type = 0")
+    assert volumes.split()[1:] == ["mary"]
 
 
 def test_an_answer_lost_at_every_request(host: Incusd) -> None:

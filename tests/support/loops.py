@@ -40,7 +40,7 @@ def mounted(image: Path, folder: Path, size: int, *mkfs: str) -> Iterator[Path]:
         file.truncate(size)
     folder.mkdir(exist_ok=True)
     _run(*mkfs, image)
-    _run("mount", "-o", "loop", image, folder)
+    _run("mount", "-o", "loop,noatime", image, folder)  # looking at a tree must not change it
     try:
         yield folder
     finally:

@@ -173,6 +173,11 @@ class Server:
             raise ApiError(answer.status, _error_text(answer.payload), f"GET {target}")
         return answer.payload
 
+    def change_database(self, statement: str) -> int:
+        """Run a statement on the server's own database, as `incus admin sql global` does; return the rows changed."""
+        envelope, _ = self._ask("POST", "/internal/sql", {"database": "global", "query": statement})
+        return int(envelope["metadata"]["Results"][0]["rows_affected"])
+
     def _change(
         self,
         method: str,
@@ -220,7 +225,15 @@ class Server:
         body: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> tuple[dict[str, Any], str]:
-        target = _target(path, query)
+        return self._ask(method, _target(path, query), body, headers)
+
+    def _ask(
+        self,
+        method: str,
+        target: str,
+        body: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> tuple[dict[str, Any], str]:
         payload = None if body is None else json.dumps(body).encode()
         sent = {"Content-Type": "application/json", **(headers or {})}
         return _opened(self._exchange(method, target, payload, sent), method, target)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +23,9 @@ AUTOSTART = "boot.autostart"
 _NEVER = ("0001-01-01T00:00:00Z", "1970-01-01T00:00:00Z")
 _SHOWN_OUTPUT = 2000
 """Characters from the end of what a failed command said."""
+_POLL = 0.2
+_EXEC = "Executing command"
+"""The description of an operation that may last for as long as it likes, and changes nothing of the instance."""
 
 
 @dataclass(frozen=True)
@@ -163,6 +168,20 @@ def delete(server: Server, key: Key) -> None:
     server.delete("instances", key.name, project=key.project)
 
 
+def await_operations(
+    server: Server, keys: Iterable[Key], within: float, told: Callable[[], None] = lambda: None
+) -> None:
+    """Wait, `within` seconds, until the server is at nothing that changes these instances.
+
+    It goes on with what it was asked for when who asked is gone. `told` is called every now and then meanwhile.
+    """
+    ours = {(key.project, f"/1.0/instances/{key.name}") for key in keys}
+    deadline = time.monotonic() + within
+    while ours & set(_at_work(server, {project for project, _ in ours})) and time.monotonic() < deadline:
+        told()
+        time.sleep(_POLL)
+
+
 def execute(server: Server, key: Key, command: Sequence[str]) -> None:
     """Run a command in a running instance. CowError with its last words when it does not end with status 0."""
     body = {"command": list(command), "wait-for-websocket": False, "interactive": False, "record-output": True}
@@ -189,6 +208,16 @@ def addresses(server: Server, found: Instance) -> frozenset[str]:
         for address in interface["addresses"]
         if link in nics and address["scope"] == "global" and _lasts(address)
     )
+
+
+def _at_work(server: Server, projects: Iterable[str]) -> Iterable[tuple[str, str]]:
+    """What operations under way change, as project and path. Commands that run in an instance are none of them."""
+    for project in projects:
+        by_status = server.get("operations", recursion=1, project=project) or {}
+        for one in [*(by_status.get("pending") or ()), *(by_status.get("running") or ())]:
+            if one["class"] == "task" and one["description"] != _EXEC:
+                for url in itertools.chain.from_iterable((one["resources"] or {}).values()):
+                    yield project, url.partition("?")[0]
 
 
 def _set_power(server: Server, key: Key, body: Mapping[str, Any]) -> None:

@@ -10,17 +10,19 @@ uuid and its devices before the copy gets them, and has none of the source's add
 from __future__ import annotations
 
 import contextlib
+import itertools
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from ..btrfs import Btrfs
 from ..errors import CowError
 from ..manifest import Manifest
 from ..progress import Progress
-from . import instances, move_trees, moves, profiles
+from . import instances, move_trees, moves, profiles, renames
 from .client import ApiError, Server
 from .instances import AUTOSTART, UUID, Instance
 from .move_trees import Volumes
@@ -30,10 +32,10 @@ from .profiles import Devices, Key
 
 _COPY_WITHIN = 7 * 86400.0
 """Seconds that Incus may take to copy an instance."""
-_COPIES = 5
-"""How often Incus may copy anew because files went while they were copied."""
-_VANISHED = "exit status 24"
-"""With what rsync ends then (rsync(1), "vanished source files"): all else is there, but Incus 6.0 discards the copy."""
+_COPIES, _COPIES_WITHIN = 5, 20.0
+"""How often Incus may copy because files changed meanwhile; what is copied fast as often as these seconds allow."""
+_CHANGING = ("exit status 24", "failed verification -- update discarded")
+"""What Incus 6.0 says of rsync, discarding the copy, when files went while it ran, or were written all the time."""
 _POLL = 0.2
 _LATE_STOP = 30.0
 """Seconds in which one that did not stop in time is watched, as it may still be about to."""
@@ -77,20 +79,19 @@ class Mover:
         except ApiError as error:
             with contextlib.suppress(CowError):
                 self._discard_copy()  # half a copy is of no use, and takes the room
-            advice = (
-                f" Files went during each of {_COPIES} copies: stop it, then run again." if _vanished(error) else ""
-            )
+            advice = " Files went or changed during each copy: stop it, then run again." if _changing(error) else ""
             raise CowError(f"{error} {self.move.key} is as it was.{advice}") from error
         self._note(phase=moves.FILLING)
 
     def _have_it_copied(self, found: Instance) -> None:
         body = _copy_body(found, self.move)
-        for attempt in range(1, _COPIES + 1):
+        again_until = time.monotonic() + _COPIES_WITHIN
+        for attempt in itertools.count(1):
             told = self._tell_copying(found, attempt)
             try:
                 self.server.work("instances", body=body, within=_COPY_WITHIN, told=told, project=self.move.project)
             except ApiError as error:
-                if not _vanished(error) or attempt == _COPIES:
+                if not _changing(error) or (attempt >= _COPIES and time.monotonic() > again_until):
                     raise
                 self._discard_copy()
             else:
@@ -143,6 +144,7 @@ class Mover:
     def commit(self) -> None:
         """Set the source aside, and give the copy its name and identity."""
         with self._put_back_when_failing():
+            self._settle()
             self._require_untouched()
             self._set_source_aside()
             self._dress(self._the_copy(), self.move.original)
@@ -176,6 +178,7 @@ class Mover:
         self._roll_back(force=False)
 
     def _roll_back(self, *, force: bool) -> None:
+        self._settle()
         move, copy = self.move, self._the_copy()
         if move.phase != moves.ROLLING_BACK:
             runs = copy.is_running if copy and move.phase == moves.MOVED else move.was_running
@@ -467,11 +470,10 @@ class Mover:
         return found
 
     def _the_source(self) -> Instance | None:
-        return self._find(self.move.from_pool, (self.move.key, self.move.kept), self.move.kept_uuid)
+        return self._find(self.move.from_pool, self.move.source_keys, self.move.kept_uuid)
 
     def _the_copy(self) -> Instance | None:
-        names = (self.move.key, self.move.copy, self.move.undone)
-        return self._find(self.move.to_pool, names, self.move.copy_uuid)
+        return self._find(self.move.to_pool, self.move.copy_keys, self.move.copy_uuid)
 
     def _find(self, pool: str, keys: tuple[Key, ...], own_uuid: str) -> Instance | None:
         for key in keys:
@@ -505,7 +507,7 @@ class Mover:
 
     def _discard_copy(self) -> None:
         """Remove the copy of this move, which never ran."""
-        self._await_operations()
+        self._settle()
         copy = self._the_copy()
         taken = instances.read(self.server, self.move.copy) if copy is None else None
         if taken is not None:
@@ -525,20 +527,17 @@ class Mover:
         move_trees.let_go(Volumes(self.server, self.target_pool, copy.key), names)
         instances.delete(self.server, copy.key)
 
-    def _await_operations(self) -> None:
-        """Wait until what an interrupted run has asked for is done: the server goes on with it by itself."""
-        deadline = time.monotonic() + _COPY_WITHIN
-        while self._is_busy() and time.monotonic() < deadline:
-            self.progress.say("waiting for what an earlier run has begun")
-            time.sleep(_POLL)
-
-    def _is_busy(self) -> bool:
-        running = self.server.get("operations", recursion=1, project=self.move.project).get("running") or []
-        ours = {f"/1.0/instances/{key.name}" for key in (self.move.copy, self.move.undone)}
-        mentioned = {
-            url.partition("?")[0] for one in running for urls in (one["resources"] or {}).values() for url in urls
-        }
-        return bool(ours & mentioned)
+    def _settle(self) -> None:
+        """Wait for what an interrupted run has asked for, and put right what the server itself was interrupted in."""
+        move = self.move
+        waiting = partial(self.progress.say, "waiting for what Incus is still at")
+        instances.await_operations(self.server, (*move.source_keys, *move.copy_keys), _COPY_WITHIN, waiting)
+        for found, pool, keys in (
+            (self._the_source(), self.source_pool, move.source_keys),
+            (self._the_copy(), self.target_pool, move.copy_keys),
+        ):
+            if found is not None:
+                renames.undo_half(self.server, pool, found.key, keys)
 
     def _volumes(self) -> tuple[Volumes, Volumes]:
         copy = self.move.copy
@@ -567,7 +566,7 @@ class Mover:
         self.move = after
 
     def _tell_copying(self, found: Instance, attempt: int) -> Callable[[], None]:
-        phase = "copying" if attempt == 1 else f"copying again, as files went ({attempt} of {_COPIES})"
+        phase = "copying" if attempt == 1 else f"copying again, as files changed ({attempt})"
         path = ("storage-pools", self.target_pool.name, "resources")
         before = self.server.get(*path)["space"]["used"]
         total = self._total(found)
@@ -594,8 +593,8 @@ class _Told:
         self.progress.say(self.phase, min(self.done, self.total), self.total)
 
 
-def _vanished(error: ApiError) -> bool:
-    return _VANISHED in error.message
+def _changing(error: ApiError) -> bool:
+    return any(said in error.message for said in _CHANGING)
 
 
 def _copy_body(found: Instance, move: Move) -> dict[str, Any]:

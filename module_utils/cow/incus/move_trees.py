@@ -46,9 +46,14 @@ class Volumes:
         """The volume of the instance itself."""
         return self._pool / "containers" / self._name
 
+    @property
+    def snapshots(self) -> Path:
+        """Where those of its snapshots are."""
+        return self._pool / "containers-snapshots" / self._name
+
     def snapshot(self, name: str) -> Path:
         """The volume of a snapshot."""
-        return self._pool / "containers-snapshots" / self._name / name
+        return self.snapshots / name
 
     @property
     def draft(self) -> Path:

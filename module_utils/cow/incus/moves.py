@@ -124,6 +124,16 @@ class Move:
         return self._own("undone-of-")
 
     @property
+    def source_keys(self) -> tuple[Key, ...]:
+        """All that the source may be called meanwhile."""
+        return self.key, self.kept
+
+    @property
+    def copy_keys(self) -> tuple[Key, ...]:
+        """All that the copy may be called."""
+        return self.key, self.copy, self.undone
+
+    @property
     def mark(self) -> str:
         """The value of MARK in what belongs to this move."""
         return f"{self.uuid}:{self.serial}"

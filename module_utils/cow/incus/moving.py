@@ -16,7 +16,7 @@ from ..plan import Plan, Step
 from ..progress import Progress
 from ..size import Size
 from . import instances, move_checks, move_trees, moves
-from .client import Server
+from .client import CHANGE_TIMEOUT, Server
 from .instances import Instance
 from .move_checks import Allowed, Host
 from .move_steps import Bounds, Mover
@@ -378,6 +378,7 @@ def _touched(server: Server, found: Found, move: Move, aside: Aside) -> list[str
 
 def _remove(server: Server, pool: Pool, move: Move, aside: Aside) -> None:
     key = Key(move.project, aside.name)
+    instances.await_operations(server, (key,), CHANGE_TIMEOUT)  # which an earlier run may have begun
     there = instances.read(server, key)
     if there is not None:
         if there.uuid != aside.uuid or there.status != instances.STOPPED:
