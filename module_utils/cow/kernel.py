@@ -22,6 +22,7 @@ _RANGE = struct.Struct("=QQQ")
 """Of FITRIM: first byte, how many, and the least that is worth it."""
 _ENDING = 1.0
 """Seconds that a thread takes at most to end after Python has joined it."""
+_SYNC_FILE_RANGE_WRITE = 2
 _FALLOC_FL_KEEP_SIZE, _FALLOC_FL_PUNCH_HOLE = 1, 2
 
 
@@ -30,6 +31,18 @@ def sync_file_system(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         _checked(_libc().syncfs(descriptor))
+    finally:
+        os.close(descriptor)
+
+
+def start_writing(path: Path) -> None:
+    """Have the kernel begin to write what is dirty of a file, and do not wait for it (sync_file_range(2)).
+
+    Syncing it later waits for less, and tells what went wrong.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _libc().sync_file_range(descriptor, ctypes.c_int64(0), ctypes.c_int64(0), _SYNC_FILE_RANGE_WRITE)
     finally:
         os.close(descriptor)
 

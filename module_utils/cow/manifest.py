@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import stat
+import zlib
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -25,7 +26,7 @@ from .errors import CowError
 from .kernel import sync_file_system
 from .tree import VANISHED, Descent, Entry, Tree, opened, said, walk
 
-FORMAT = 2
+FORMAT = 3
 CHUNK = 1 << 20
 """Bytes that are read at once."""
 
@@ -36,7 +37,6 @@ _ZEROS = bytes(BLOCK)
 _SMALL = 1 << 16
 """Bytes below which a file is read in one go, as most are."""
 _NO_PLACES = hashlib.sha256().digest()
-_FIELDS = len(Entry._fields)
 _BATCH, _BATCH_BYTES = 256, 16 << 20
 """Files that a process takes at once, and bytes in them after which it takes no more; fewer are not worth another."""
 
@@ -73,8 +73,8 @@ class Manifest:
         draft = path.with_name(f".{path.name}.draft")
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
         with os.fdopen(descriptor, "wb") as raw:
-            with gzip.open(raw, "wt", encoding="ascii", compresslevel=1) as file:
-                file.writelines(json.dumps(line) + "\n" for line in self._lines())
+            with gzip.open(raw, "wb", compresslevel=1) as file:
+                file.write(json.dumps(self._document(), separators=(",", ":")).encode("ascii"))
             raw.flush()
             os.fsync(raw.fileno())
         draft.replace(path)
@@ -83,47 +83,49 @@ class Manifest:
     def load(cls, path: Path) -> Manifest:
         """Read a saved manifest. Raises CowError when the file is missing, damaged or of another format."""
         try:
-            with gzip.open(path, "rt", encoding="ascii") as file:
-                return cls._of_lines(map(json.loads, file))
-        except (OSError, EOFError, ValueError, KeyError, TypeError, StopIteration) as error:
+            with gzip.open(path, "rb") as file:
+                return cls._of_document(json.load(file))
+        except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, AttributeError) as error:
             raise CowError(f"The manifest {path} cannot be used: {error}.") from error
 
-    def _lines(self) -> Iterator[Any]:
+    def _document(self) -> dict[str, Any]:
+        """By columns, which takes half the time that it takes by entries."""
         tree = self.tree
-        yield {
+        columns = dict(zip(Entry._fields, zip(*tree.entries, strict=True), strict=True))
+        return {
             "format": FORMAT,
-            "root": os.fsencode(tree.root).decode("latin-1"),
+            "root": _text(os.fsencode(tree.root)),
             "began_ns": tree.began_ns,
-            "mounts": [path.decode("latin-1") for path in tree.mounts],
+            "mounts": list(map(_text, tree.mounts)),
             "vanished": tree.vanished,
-            "entries": len(tree.entries),
+            **columns,
+            "path": list(map(_text, columns["path"])),
+            "target": list(map(_text, columns["target"])),
+            "xattrs": [[(_text(name), _text(value)) for name, value in pairs] for pairs in columns["xattrs"]],
+            "contents": [self.contents[path].hex() if path in self.contents else "" for path in columns["path"]],
+            "runs": {_text(path): runs.tolist() for path, runs in self.runs.items()},
         }
-        for entry in tree.entries:
-            path, *numbers, target, pairs, flags = entry
-            xattrs = [[name.decode("latin-1"), value.decode("latin-1")] for name, value in pairs]
-            fields = [path.decode("latin-1"), *numbers, target.decode("latin-1"), xattrs, flags]
-            runs = [self.runs[path].tolist()] if path in self.runs else []
-            yield [*fields, self.contents.get(path, b"").hex(), *runs]
 
     @classmethod
-    def _of_lines(cls, lines: Iterator[Any]) -> Manifest:
-        head = next(lines)
-        if head["format"] != FORMAT:
-            raise CowError(f"it has format {head['format']}, this version reads {FORMAT}")
-        entries, contents, runs = [], {}, {}
-        for line in lines:
-            entry = _entry_of(line[:_FIELDS])
-            content, *further = line[_FIELDS:]
-            entries.append(entry)
-            if content:
-                contents[entry.path] = bytes.fromhex(content)
-            if further:
-                runs[entry.path] = array("Q", *further)
-        if len(entries) != head["entries"]:
-            raise ValueError(f"{len(entries)} of {head['entries']} entries are there")
-        covered = tuple(path.encode("latin-1") for path in head["mounts"])
-        root = Path(os.fsdecode(head["root"].encode("latin-1")))
-        return cls(Tree(root, tuple(entries), head["began_ns"], covered, head["vanished"]), contents, runs)
+    def _of_document(cls, document: Mapping[str, Any]) -> Manifest:
+        if document["format"] != FORMAT:
+            raise CowError(f"it has format {document['format']}, this version reads {FORMAT}")
+        columns = {
+            **document,
+            "path": list(map(_bytes, document["path"])),
+            "target": map(_bytes, document["target"]),
+            "xattrs": (
+                tuple((_bytes(name), _bytes(value)) for name, value in pairs) if pairs else ()
+                for pairs in document["xattrs"]
+            ),
+        }
+        entries = tuple(map(Entry._make, zip(*(columns[name] for name in Entry._fields), strict=True)))
+        digests = zip(columns["path"], document["contents"], strict=True)
+        contents = {path: bytes.fromhex(digest) for path, digest in digests if digest}
+        runs = {_bytes(path): array("Q", counted) for path, counted in document["runs"].items()}
+        covered = tuple(map(_bytes, document["mounts"]))
+        root = Path(os.fsdecode(_bytes(document["root"])))
+        return cls(Tree(root, entries, document["began_ns"], covered, document["vanished"]), contents, runs)
 
 
 def of(root: Path, known: Manifest | None = None, progress: Progress | None = None) -> Manifest:
@@ -400,7 +402,10 @@ def _is_solid(chunk: bytes) -> bool:
     return _ZEROS not in chunk and (not rest or rest != _ZEROS[: len(rest)])
 
 
-def _entry_of(fields: list[Any]) -> Entry:
-    path, target, xattrs, flags = fields[0], *fields[-3:]
-    pairs = tuple((name.encode("latin-1"), value.encode("latin-1")) for name, value in xattrs)
-    return Entry._make([path.encode("latin-1"), *fields[1:-3], target.encode("latin-1"), pairs, flags])
+def _text(name: bytes) -> str:
+    """Any bytes in a form that JSON has."""
+    return name.decode("latin-1")
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("latin-1")

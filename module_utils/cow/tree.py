@@ -199,6 +199,25 @@ def walk(root: Path, known: Tree | None = None) -> Tree:
     return Tree(root, entries, began_ns, tuple(sorted(covered)), walker.vanished)
 
 
+def is_unchanged(found: Tree) -> bool:
+    """Whether another walk would find the same, as the times of change tell, for which no folder is read.
+
+    False as well where they cannot tell, because something had changed just before the tree was walked.
+    """
+    if not all(map(found.settled, found.entries)) or mounts_below(found.root) != frozenset(found.mounts):
+        return False
+    try:
+        with Descent(found.root) as descent:
+            return all(_unchanged(_status(descent, entry.path), entry) for entry in found.entries)
+    except OSError:
+        return False
+
+
+def _status(descent: Descent, path: bytes) -> os.stat_result:
+    parent, _, name = path.rpartition(b"/")
+    return os.stat(name, dir_fd=descent.at(parent or ROOT), follow_symlinks=False)
+
+
 def said(error: OSError) -> str:
     """Return the reason in words, with the file that it was about where the error has that, and no descriptor."""
     named = isinstance(error.filename, str | bytes) and error.filename

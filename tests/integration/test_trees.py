@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from ansible.module_utils.cow import manifest, treecopy
 from ansible.module_utils.cow.errors import CowError
-from ansible.module_utils.cow.tree import walk
+from ansible.module_utils.cow.tree import is_unchanged, walk
 
 from tests.support import loops, needs, trees
 
@@ -170,6 +170,41 @@ def test_a_write_through_a_mapping_is_seen(folder: Folder) -> None:
     assert manifest.of(folder("source"), known).contents != known.contents
 
 
+CHANGES: dict[str, Callable[[Path], object]] = {
+    "nothing": lambda _: None,
+    "content": lambda tree: (tree / "folder/file").write_text("else"),
+    "mode": lambda tree: (tree / "folder/file").chmod(0o600),
+    "attribute": lambda tree: os.setxattr(tree / "folder/file", "user.new", b"1"),
+    "time of the root": os.utime,
+    "a new file": lambda tree: (tree / "folder/new").touch(),
+    "a new link": lambda tree: (tree / "folder/new").hardlink_to(tree / "folder/file"),
+    "a file less": lambda tree: (tree / "folder/file").unlink(),
+    "a folder less": lambda tree: (tree / "folder").rename(tree.parent / "moved"),
+    "another of the same name": lambda tree: (tree / "folder/other").rename(tree / "folder/file"),
+    "a file for a folder": lambda tree: ((tree / "empty").rmdir(), (tree / "empty").touch()),
+}
+
+
+def test_any_change_shows_without_another_walk(folder: Folder) -> None:
+    for name in CHANGES:
+        (folder(name) / "folder").mkdir(parents=True)
+        (folder(name) / "empty").mkdir()
+        for file in ("file", "other"):
+            (folder(name) / "folder" / file).write_text("same")
+    assert not is_unchanged(walk(folder("nothing"))), "what was just changed is not to be told from its times"
+    time.sleep(2.1)
+    before = {name: walk(folder(name)) for name in CHANGES}
+    for name, change in CHANGES.items():
+        change(folder(name))
+        assert is_unchanged(before[name]) == (name == "nothing"), name
+    subprocess.run(["mount", "--bind", folder("content"), folder("nothing") / "empty"], check=True)
+    try:
+        assert not is_unchanged(before["nothing"])
+    finally:
+        subprocess.run(["umount", folder("nothing") / "empty"], check=True)
+    assert is_unchanged(before["nothing"])
+
+
 def test_a_saved_manifest_is_the_same_when_loaded(folder: Folder) -> None:
     trees.make_hostile(folder("source"))
     first = manifest.of(folder("source"))
@@ -179,11 +214,20 @@ def test_a_saved_manifest_is_the_same_when_loaded(folder: Folder) -> None:
 
 def test_a_damaged_manifest_is_refused(folder: Folder) -> None:
     folder("source").mkdir()
-    manifest.of(folder("source")).save(folder("manifest"))
+    first = manifest.of(folder("source"))
+    first.save(folder("manifest"))
     whole = folder("manifest").read_bytes()
-    folder("manifest").write_bytes(whole[:-12])
-    with pytest.raises(CowError, match="cannot be used"):
-        manifest.Manifest.load(folder("manifest"))
+    damaged = [whole[:-12], *(whole[:at] + bytes([whole[at] ^ 255]) + whole[at + 1 :] for at in range(len(whole)))]
+    refused: list[str] = []
+    for each in damaged:
+        folder("manifest").write_bytes(each)
+        try:
+            assert manifest.Manifest.load(folder("manifest")) == first
+        except CowError as error:
+            refused.append(str(error))
+    unread = 10 + len(".manifest.draft")  # the header of gzip (RFC 1952) has a time and a name
+    assert len(refused) > len(damaged) - unread
+    assert all("cannot be used" in said for said in refused)
 
 
 def test_a_file_of_many_that_cannot_be_read_is_named(folder: Folder) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from .. import manifest, mounts, names, process, tools
+from .. import kernel, manifest, mounts, names, process, tools
 from ..errors import CowError
 from ..plan import Plan, Step
 from ..size import Size
@@ -310,6 +310,7 @@ class _Build:
         job = Job(visible.root, content, target, work / "tools", options, self._identity, epoch)
         built = builder.build(job)
         target.chmod(0o600)
+        kernel.start_writing(target)
         return built, epoch, lost
 
     @property

@@ -225,11 +225,12 @@ def publish(
     files = beside.files if beside else {}
     for file in (*files.values(), target):
         file.chmod(permissions)
-        workshop.synced(file)
     now = observe(path, new.kind)
     moves = {**_drafts(work, target, now, new, beside), **files}
+    for file in (*files.values(), target):
+        workshop.synced(file)
     stale = [file for file in now.ours if file not in moves] if beside else []
-    _refuse_what_appeared(found, now, moves)
+    _refuse_what_appeared(found, observe(path, new.kind), moves)
     workshop.past_return()
     for place, file in moves.items():
         file.replace(place)

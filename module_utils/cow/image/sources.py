@@ -19,7 +19,7 @@ from .. import manifest, mounts, names, tools
 from ..errors import CowError, NotYetKnown
 from ..manifest import Manifest
 from ..process import CommandFailed
-from ..tree import Descent, Tree, walk
+from ..tree import Descent, Tree, is_unchanged, walk
 from . import purge, workshop
 from .purge import Purge
 
@@ -114,8 +114,9 @@ class Folder:
         before = look.whole.tree
         with purge.view(what, before, work / "view", work) as root:
             yield Visible(root, look.manifest.tree)
-        after = walk(self.path, before)
-        if changed := _changed(before, after):
+        if mounts.tells_changes(self.path) and is_unchanged(before):
+            return
+        if changed := _changed(before, walk(self.path, before)):
             raise CowError(
                 f"{self.words} changed while the image was built: {changed}. The image was left as it was. Stop what "
                 f"writes there, or take a snapshot and build from that."

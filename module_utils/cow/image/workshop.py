@@ -94,14 +94,16 @@ def tool(
 
 @contextmanager
 def mounted(what: str | Path, point: Path, *options: str) -> Iterator[Path]:
-    """Mount something for the length of the block, on a folder that is made for it."""
-    point.mkdir()
+    """Mount something for the length of the block, on a folder that is made for it and stays.
+
+    Removing it would wait for the disk where an image is written.
+    """
+    point.mkdir(exist_ok=True)
     process.run(["mount", *options, str(what), str(point)])
     try:
         yield point
     finally:
         process.run(["umount", str(point)], timeout=_PATIENCE)
-        point.rmdir()
 
 
 def written(point: Path) -> None:
