@@ -156,38 +156,79 @@ def test_a_daemon_killed_at_every_step(host: Incusd) -> None:
 
 
 def half_renamed(daemon: Incusd, old: str, new: str, pool: str, stage: int) -> None:
-    """Leave what a daemon leaves that is killed while it renames: the volume's record, folders, links, one by one."""
+    """Leave what is left of an interrupted rename: the volume's record, its folders and their links, one by one.
+
+    The last stage is that of a host that lost its power, where the record was on the disk and the folders were not yet.
+    """
     volumes, links = daemon.dir / "storage-pools" / pool, daemon.dir
-    statement = f"UPDATE storage_volumes SET name='{new}' WHERE name='{old}'"  # noqa: S608 - both are names of instances
-    daemon.run("admin", "sql", "global", statement)
+    if stage == POWER_LOST:
+        daemon.run("rename", old, new)
+        old, new = new, old
+    else:
+        statement = f"UPDATE storage_volumes SET name='{new}' WHERE name='{old}'"  # noqa: S608 - names of instances
+        daemon.run("admin", "sql", "global", statement)
     for folder in ("containers", "containers-snapshots")[:stage]:
         (volumes / folder / old).rename(volumes / folder / new)
         (links / folder / old).unlink()
-    if stage == 3:
+    if stage >= LINKED:
         for folder in ("containers", "containers-snapshots"):
             (links / folder / new).symlink_to(volumes / folder / new)
 
 
-@pytest.mark.parametrize("stage", range(4))
-def test_a_rename_that_the_daemon_was_killed_in(host: Incusd, stage: int) -> None:
-    every = places(host)
-    renames = [(place, what) for place, what in enumerate(every) if re.fullmatch(r"POST /1.0/instances/[^/]+", what)]
-    prefixes = [("move-of-", "undone-of-"), ("undone-of-", "move-of-"), ("c1", "kept-of-"), ("move-of-", "c1")]
-    assert len(renames) == len(prefixes), every
-    for turn, ((place, _), (old, new)) in enumerate(zip(renames, prefixes, strict=True)):
-        way = ("moved", "rolled_back")[(turn + stage) % 2]
+LINKED, POWER_LOST = 3, 4
+RENAMES = {
+    "moved": [("move-of-", "undone-of-"), ("undone-of-", "move-of-"), ("c1", "kept-of-"), ("move-of-", "c1")],
+    "rolled_back": [("c1", "undone-of-"), ("kept-of-", "c1")],
+}
+"""From what to what a move, and its undoing after the copy ran, rename in this order."""
+
+
+def own_name(daemon: Incusd, prefix: str) -> str:
+    """The name with this prefix that the journal's move gives; c1 is one as it is."""
+    suffix = next(name for name in names(daemon) if "-of-" in name).rpartition("-of-")[2]
+    return prefix if prefix == "c1" else prefix + suffix
+
+
+@pytest.mark.parametrize(("state", "first"), [("moved", 0), ("moved", 2), ("rolled_back", 1), ("rolled_back", 3)])
+def test_a_rename_that_the_daemon_was_killed_in(host: Incusd, state: str, first: int) -> None:
+    before = begin(host)
+    every = go(host).places
+    if state == "rolled_back":
+        every = go(host, state=state).places
+    recover(host, before, state)
+    renames = [place for place, what in enumerate(every) if re.fullmatch(r"POST /1.0/instances/[^/]+", what)]
+    for turn, (place, (old, new)) in enumerate(zip(renames, RENAMES[state], strict=True)):
+        stage = (first + turn) % (POWER_LOST + 1)
+        way = ("moved", "rolled_back")[turn % 2]
         before = begin(host)
-        ended = go(host, Cut(place, BEFORE))
+        if state == "rolled_back":
+            go(host)
+        ended = go(host, Cut(place, BEFORE), state=state)
         assert ended.status < 0, ended
-        present = next(name for name in names(host) if name.startswith(old))
-        suffix = next(name for name in names(host) if name.startswith(("move-of-", "undone-of-")))[-9:]
-        half_renamed(host, present, new if new == "c1" else new + suffix, "slow" if old == "c1" else "fast", stage)
+        is_copy = (old, new) not in (("c1", "kept-of-"), ("kept-of-", "c1"))
+        half_renamed(host, own_name(host, old), own_name(host, new), "fast" if is_copy else "slow", stage)
         try:
+            assert not run(host, "incus_instance_info", pool="fast").get("failed")
             recover(host, before, way)
         except Exception as error:
             raise AssertionError(f"killed while {old} became {new}, then {way}: {error}") from error
     volumes = host.run("admin", "sql", "global", "-f", "compact", "SELECT name FROM storage_volumes WHERE type = 0")
     assert volumes.split()[1:] == ["mary"]
+
+
+def test_a_rename_that_was_interrupted_on_a_pool_that_is_not_there(host: Incusd) -> None:
+    place = next(place for place, what in enumerate(places(host)) if what.startswith("POST /1.0/instances/c1?"))
+    before = begin(host)
+    assert go(host, Cut(place, BEFORE)).status < 0
+    half_renamed(host, "c1", own_name(host, "kept-of-"), "slow", LINKED)
+    pool = host.dir / "storage-pools" / "slow"
+    pool.rename(pool.with_name("away"))
+    pool.mkdir()
+    ended = go(host, state="rolled_back")
+    assert "Is pool slow mounted? Mount it, and run again." in ended.result["msg"]
+    pool.rmdir()
+    pool.with_name("away").rename(pool)
+    recover(host, before, "rolled_back")
 
 
 def test_an_answer_lost_at_every_request(host: Incusd) -> None:

@@ -24,8 +24,8 @@ _NEVER = ("0001-01-01T00:00:00Z", "1970-01-01T00:00:00Z")
 _SHOWN_OUTPUT = 2000
 """Characters from the end of what a failed command said."""
 _POLL = 0.2
-_EXEC = "Executing command"
-"""The description of an operation that may last for as long as it likes, and changes nothing of the instance."""
+RENAMING, _EXEC = "Renaming instance", "Executing command"
+"""Descriptions of operations. The latter may last for as long as it likes, and changes nothing of the instance."""
 
 
 @dataclass(frozen=True)
@@ -169,15 +169,23 @@ def delete(server: Server, key: Key) -> None:
 
 
 def await_operations(
-    server: Server, keys: Iterable[Key], within: float, told: Callable[[], None] = lambda: None
+    server: Server, keys: Iterable[Key], within: float, told: Callable[[], None] = lambda: None, *, only: str = ""
 ) -> None:
-    """Wait, `within` seconds, until the server is at nothing that changes these instances.
+    """Wait until the server is at nothing that changes these instances; with `only`, at nothing of that description.
 
-    It goes on with what it was asked for when who asked is gone. `told` is called every now and then meanwhile.
+    It goes on with what it was asked for when who asked is gone. `told` is called every now and then meanwhile. Raises
+    CowError after `within` seconds.
     """
-    ours = {(key.project, f"/1.0/instances/{key.name}") for key in keys}
+    ours = {(key.project, f"/1.0/instances/{key.name}"): key for key in keys}
     deadline = time.monotonic() + within
-    while ours & set(_at_work(server, {project for project, _ in ours})) and time.monotonic() < deadline:
+    while at_work := [
+        (what, ours[where])
+        for what, where in _at_work(server, {project for project, _ in ours})
+        if where in ours and only in ("", what)
+    ]:
+        if time.monotonic() > deadline:
+            what, key = at_work[0]
+            raise CowError(f"Incus is still at {what!r} with {key} after {within:g} s. See `incus operation list`.")
         told()
         time.sleep(_POLL)
 
@@ -210,14 +218,14 @@ def addresses(server: Server, found: Instance) -> frozenset[str]:
     )
 
 
-def _at_work(server: Server, projects: Iterable[str]) -> Iterable[tuple[str, str]]:
-    """What operations under way change, as project and path. Commands that run in an instance are none of them."""
+def _at_work(server: Server, projects: Iterable[str]) -> Iterable[tuple[str, tuple[str, str]]]:
+    """The descriptions of operations under way, with project and path of what they change. Commands change nothing."""
     for project in projects:
         by_status = server.get("operations", recursion=1, project=project) or {}
         for one in [*(by_status.get("pending") or ()), *(by_status.get("running") or ())]:
             if one["class"] == "task" and one["description"] != _EXEC:
                 for url in itertools.chain.from_iterable((one["resources"] or {}).values()):
-                    yield project, url.partition("?")[0]
+                    yield one["description"], (project, url.partition("?")[0])
 
 
 def _set_power(server: Server, key: Key, body: Mapping[str, Any]) -> None:

@@ -23,7 +23,7 @@ from ..errors import CowError
 from ..manifest import Manifest
 from ..progress import Progress
 from . import instances, move_trees, moves, profiles, renames
-from .client import ApiError, Server
+from .client import CHANGE_TIMEOUT, ApiError, Server
 from .instances import AUTOSTART, UUID, Instance
 from .move_trees import Volumes
 from .moves import Aside, Move
@@ -411,6 +411,8 @@ class Mover:
             raise CowError(f"{self.move.key} or its copy was removed or renamed by somebody.")
         if found.key != to:
             instances.rename(self.server, found.key, to.name)
+            pool = self.source_pool if found.pool == self.source_pool.name else self.target_pool
+            renames.sync(Volumes(self.server, pool, to))
 
     def _start(self, found: Instance | None) -> None:
         if found is not None and not found.is_running:
@@ -531,10 +533,13 @@ class Mover:
         """Wait for what an interrupted run has asked for, and put right what the server itself was interrupted in."""
         move = self.move
         waiting = partial(self.progress.say, "waiting for what Incus is still at")
-        instances.await_operations(self.server, (*move.source_keys, *move.copy_keys), _COPY_WITHIN, waiting)
+        instances.await_operations(self.server, (move.copy, move.kept, move.undone), _COPY_WITHIN, waiting)
+        instances.await_operations(self.server, (move.key,), CHANGE_TIMEOUT, waiting, only=instances.RENAMING)
+        # A copy that is not whole has not had the source's name yet: what is called so on its pool is something else.
+        copy_keys = (move.copy, move.undone) if move.phase == moves.COPYING else move.copy_keys
         for found, pool, keys in (
             (self._the_source(), self.source_pool, move.source_keys),
-            (self._the_copy(), self.target_pool, move.copy_keys),
+            (self._the_copy(), self.target_pool, copy_keys),
         ):
             if found is not None:
                 renames.undo_half(self.server, pool, found.key, keys)

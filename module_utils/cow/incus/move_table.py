@@ -71,7 +71,14 @@ def read(server: Server, asked: Asked) -> dict[str, Any]:
 def _sizes(server: Server, found: Instance, host: Host, asked: Asked) -> Sizes | None:
     if not asked.pool or not _has_files(found, host):
         return None
-    return moving.measure(server, found, host, asked.pool)
+    try:
+        return moving.measure(server, found, host, asked.pool)
+    except CowError:
+        if any(move.is_active and found.key in (*move.source_keys, *move.copy_keys) for move in host.moves.values()):
+            return (
+                None  # as Incus was interrupted while it renamed it, its files may be elsewhere until the move goes on
+            )
+        raise
 
 
 def _row(server: Server, found: Instance, host: Host, asked: Asked, sizes: Sizes | None) -> dict[str, Any]:
