@@ -286,7 +286,9 @@ def _run_module(tree: Path, target: Path, *, check: bool = False, **options: Any
 
 @contextmanager
 def _target(folder: Path) -> Iterator[Path]:
+    """Where an image is made that does not stay, with nothing left to write of what was made and removed before."""
     with tempfile.TemporaryDirectory(dir=folder) as inner:
+        os.sync()
         yield Path(inner) / "image"
 
 
