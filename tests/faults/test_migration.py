@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -158,10 +159,11 @@ def test_a_daemon_killed_at_every_step(host: Incusd) -> None:
 def half_renamed(daemon: Incusd, old: str, new: str, pool: str, stage: int) -> None:
     """Leave what is left of an interrupted rename: the volume's record, its folders and their links, one by one.
 
-    The last stage is that of a host that lost its power, where the record was on the disk and the folders were not yet.
+    The last stages are those of a host that lost its power, where the record was on the disk and the folders were not
+    yet, and of one on which Incus was asked to use it then.
     """
     volumes, links = daemon.dir / "storage-pools" / pool, daemon.dir
-    if stage == POWER_LOST:
+    if stage >= POWER_LOST:
         daemon.run("rename", old, new)
         old, new = new, old
     else:
@@ -173,9 +175,12 @@ def half_renamed(daemon: Incusd, old: str, new: str, pool: str, stage: int) -> N
     if stage >= LINKED:
         for folder in ("containers", "containers-snapshots"):
             (links / folder / new).symlink_to(volumes / folder / new)
+    if stage == USED:
+        (volumes / "containers" / old).mkdir()
+        (volumes / "containers" / old / "backup.yaml").touch()
 
 
-LINKED, POWER_LOST = 3, 4
+LINKED, POWER_LOST, USED = 3, 4, 5
 RENAMES = {
     "moved": [("move-of-", "undone-of-"), ("undone-of-", "move-of-"), ("c1", "kept-of-"), ("move-of-", "c1")],
     "rolled_back": [("c1", "undone-of-"), ("kept-of-", "c1")],
@@ -189,7 +194,7 @@ def own_name(daemon: Incusd, prefix: str) -> str:
     return prefix if prefix == "c1" else prefix + suffix
 
 
-@pytest.mark.parametrize(("state", "first"), [("moved", 0), ("moved", 2), ("rolled_back", 1), ("rolled_back", 3)])
+@pytest.mark.parametrize(("state", "first"), [("moved", 0), ("moved", 2), ("rolled_back", 2), ("rolled_back", 4)])
 def test_a_rename_that_the_daemon_was_killed_in(host: Incusd, state: str, first: int) -> None:
     before = begin(host)
     every = go(host).places
@@ -198,7 +203,7 @@ def test_a_rename_that_the_daemon_was_killed_in(host: Incusd, state: str, first:
     recover(host, before, state)
     renames = [place for place, what in enumerate(every) if re.fullmatch(r"POST /1.0/instances/[^/]+", what)]
     for turn, (place, (old, new)) in enumerate(zip(renames, RENAMES[state], strict=True)):
-        stage = (first + turn) % (POWER_LOST + 1)
+        stage = (first + turn) % (USED + 1)
         way = ("moved", "rolled_back")[turn % 2]
         before = begin(host)
         if state == "rolled_back":
@@ -216,18 +221,21 @@ def test_a_rename_that_the_daemon_was_killed_in(host: Incusd, state: str, first:
     assert volumes.split()[1:] == ["mary"]
 
 
-def test_a_rename_that_was_interrupted_on_a_pool_that_is_not_there(host: Incusd) -> None:
-    place = next(place for place, what in enumerate(places(host)) if what.startswith("POST /1.0/instances/c1?"))
+@pytest.mark.parametrize(("old", "new", "pool"), [("c1", "kept-of-", "slow"), ("move-of-", "c1", "fast")])
+def test_a_rename_that_was_interrupted_on_a_pool_that_is_not_there(host: Incusd, old: str, new: str, pool: str) -> None:
+    """The source has to be there to be put back; of a copy that never ran nothing is needed for that."""
+    is_it = re.compile(rf"POST /1.0/instances/{old}[^/]*").fullmatch
+    place = [place for place, what in enumerate(places(host)) if is_it(what)][-1]
     before = begin(host)
     assert go(host, Cut(place, BEFORE)).status < 0
-    half_renamed(host, "c1", own_name(host, "kept-of-"), "slow", LINKED)
-    pool = host.dir / "storage-pools" / "slow"
-    pool.rename(pool.with_name("away"))
-    pool.mkdir()
+    half_renamed(host, own_name(host, old), own_name(host, new), pool, LINKED)
+    folder = host.dir / "storage-pools" / pool
+    subprocess.run(["mount", "-t", "tmpfs", "nothing", folder], check=True)
     ended = go(host, state="rolled_back")
-    assert "Is pool slow mounted? Mount it, and run again." in ended.result["msg"]
-    pool.rmdir()
-    pool.with_name("away").rename(pool)
+    assert f"Is pool {pool} mounted? Mount it, and run again." in ended.result["msg"]
+    if pool == "fast":
+        require_well(host, before, "slow")
+    subprocess.run(["umount", folder], check=True)
     recover(host, before, "rolled_back")
 
 
@@ -274,6 +282,10 @@ def test_a_clean_up_killed_at_every_step(host: Incusd) -> None:
         before = begin(host)
         go(host)
         assert go(host, Cut(place, AFTER), **CLEAN).status < 0
+        journal = next((host.dir / "cowherd" / "moves").glob("*.json"), None)
+        if journal and ('"going": true' in journal.read_text() or '"asides": []' in journal.read_text()):
+            assert "There is no way back" in go(host, state="rolled_back").result["msg"]
+            require_well(host, before, "fast")
         assert not go(host, **CLEAN).result.get("failed")
         assert names(host) == ["c1", "mary"]
         require_well(host, before, "fast")

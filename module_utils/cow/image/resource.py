@@ -229,8 +229,9 @@ def publish(
     moves = {**_drafts(work, target, now, new, beside), **files}
     for file in (*files.values(), target):
         workshop.synced(file)
-    stale = [file for file in now.ours if file not in moves] if beside else []
-    _refuse_what_appeared(found, observe(path, new.kind), moves)
+    last = observe(path, new.kind)
+    stale = [file for file in last.ours if file not in moves] if beside else []
+    _refuse_what_appeared(found, last, moves)
     workshop.past_return()
     for place, file in moves.items():
         file.replace(place)

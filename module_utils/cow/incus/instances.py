@@ -24,8 +24,10 @@ _NEVER = ("0001-01-01T00:00:00Z", "1970-01-01T00:00:00Z")
 _SHOWN_OUTPUT = 2000
 """Characters from the end of what a failed command said."""
 _POLL = 0.2
-RENAMING, _EXEC = "Renaming instance", "Executing command"
-"""Descriptions of operations. The latter may last for as long as it likes, and changes nothing of the instance."""
+CHANGES = frozenset({"Renaming instance", "Updating instance", "Starting instance", "Stopping instance"})
+"""Descriptions of operations that are asked for here, as Incus 6.0 to 7.x has them; others are somebody else's."""
+_EXEC = "Executing command"
+"""One that may last for as long as it likes, and changes nothing of the instance."""
 
 
 @dataclass(frozen=True)
@@ -169,9 +171,14 @@ def delete(server: Server, key: Key) -> None:
 
 
 def await_operations(
-    server: Server, keys: Iterable[Key], within: float, told: Callable[[], None] = lambda: None, *, only: str = ""
+    server: Server,
+    keys: Iterable[Key],
+    within: float,
+    told: Callable[[], None] = lambda: None,
+    *,
+    only: frozenset[str] = frozenset(),
 ) -> None:
-    """Wait until the server is at nothing that changes these instances; with `only`, at nothing of that description.
+    """Wait until the server is at nothing that changes these instances; with `only`, at nothing so described.
 
     It goes on with what it was asked for when who asked is gone. `told` is called every now and then meanwhile. Raises
     CowError after `within` seconds.
@@ -181,7 +188,7 @@ def await_operations(
     while at_work := [
         (what, ours[where])
         for what, where in _at_work(server, {project for project, _ in ours})
-        if where in ours and only in ("", what)
+        if where in ours and (not only or what in only)
     ]:
         if time.monotonic() > deadline:
             what, key = at_work[0]

@@ -145,6 +145,7 @@ class Mover:
         """Set the source aside, and give the copy its name and identity."""
         with self._put_back_when_failing():
             self._settle()
+            self._settle_copy(needed=True)
             self._require_untouched()
             self._set_source_aside()
             self._dress(self._the_copy(), self.move.original)
@@ -180,6 +181,11 @@ class Mover:
     def _roll_back(self, *, force: bool) -> None:
         self._settle()
         move, copy = self.move, self._the_copy()
+        needed = copy is not None and (copy.key == move.key or bool(copy.last_used))
+        with (
+            contextlib.nullcontext() if needed else contextlib.suppress(CowError)
+        ):  # which is said when it is discarded
+            self._settle_copy(needed=needed)
         if move.phase != moves.ROLLING_BACK:
             runs = copy.is_running if copy and move.phase == moves.MOVED else move.was_running
             self._note(phase=moves.ROLLING_BACK, was_running=runs)
@@ -411,8 +417,8 @@ class Mover:
             raise CowError(f"{self.move.key} or its copy was removed or renamed by somebody.")
         if found.key != to:
             instances.rename(self.server, found.key, to.name)
-            pool = self.source_pool if found.pool == self.source_pool.name else self.target_pool
-            renames.sync(Volumes(self.server, pool, to))
+        pool = self.source_pool if found.pool == self.source_pool.name else self.target_pool
+        renames.sync(Volumes(self.server, pool, to))  # as the run that had it renamed may have ended before
 
     def _start(self, found: Instance | None) -> None:
         if found is not None and not found.is_running:
@@ -510,6 +516,7 @@ class Mover:
     def _discard_copy(self) -> None:
         """Remove the copy of this move, which never ran."""
         self._settle()
+        self._settle_copy(needed=False)
         copy = self._the_copy()
         taken = instances.read(self.server, self.move.copy) if copy is None else None
         if taken is not None:
@@ -530,19 +537,23 @@ class Mover:
         instances.delete(self.server, copy.key)
 
     def _settle(self) -> None:
-        """Wait for what an interrupted run has asked for, and put right what the server itself was interrupted in."""
+        """Wait for what an interrupted run has asked for, and put right what Incus itself was interrupted in."""
         move = self.move
         waiting = partial(self.progress.say, "waiting for what Incus is still at")
-        instances.await_operations(self.server, (move.copy, move.kept, move.undone), _COPY_WITHIN, waiting)
-        instances.await_operations(self.server, (move.key,), CHANGE_TIMEOUT, waiting, only=instances.RENAMING)
-        # A copy that is not whole has not had the source's name yet: what is called so on its pool is something else.
-        copy_keys = (move.copy, move.undone) if move.phase == moves.COPYING else move.copy_keys
-        for found, pool, keys in (
-            (self._the_source(), self.source_pool, move.source_keys),
-            (self._the_copy(), self.target_pool, copy_keys),
-        ):
-            if found is not None:
-                renames.undo_half(self.server, pool, found.key, keys)
+        within = _COPY_WITHIN if move.phase == moves.COPYING else CHANGE_TIMEOUT
+        instances.await_operations(self.server, (move.copy, move.kept, move.undone), within, waiting)
+        instances.await_operations(self.server, (move.key,), CHANGE_TIMEOUT, waiting, only=instances.CHANGES)
+        source = self._the_source()
+        if source is not None:
+            renames.undo_half(self.server, self.source_pool, source, move.source_keys, needed=True)
+
+    def _settle_copy(self, *, needed: bool) -> None:
+        """Put right what Incus was interrupted in of the copy."""
+        move, copy = self.move, self._the_copy()
+        if copy is not None:
+            # One that is not whole has not had the source's name yet: what is called so on its pool is something else.
+            keys = (move.copy, move.undone) if move.phase == moves.COPYING else move.copy_keys
+            renames.undo_half(self.server, self.target_pool, copy, keys, needed=needed)
 
     def _volumes(self) -> tuple[Volumes, Volumes]:
         copy = self.move.copy

@@ -23,7 +23,8 @@ from .move_checks import Sizes
 from .pools import Pool
 from .profiles import Key
 
-_RECORD = b"backup.yaml"
+RECORD = "backup.yaml"
+"""What Incus writes into a volume for itself."""
 _BLOCK = 512
 _SHOWN = 5
 _SETTLES_WITHIN = 2.1
@@ -76,7 +77,7 @@ def look(volume: Path, known: Tree | None = None) -> Tree:
         # Each record that is written into the volume changes its time.
         entry._replace(mtime_ns=0) if entry.path == ROOT else entry
         for entry in found.entries
-        if not entry.path.startswith(_RECORD)
+        if not entry.path.startswith(RECORD.encode())
     )
     return replace(found, entries=tuple(entries))
 

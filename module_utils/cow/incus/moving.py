@@ -278,6 +278,11 @@ def _plan_rollback(server: Server, found: Found, wanted: Wanted) -> Plan:
     kept = next((aside for aside in move.asides if aside.name == move.kept.name), None)
     if kept is None:
         raise CowError(f"The source of the move of {move.key} was removed with state=cleaned. There is no way back.")
+    if kept.going:
+        raise CowError(
+            f"The removal of {move.kept}, the source of the move of {move.key}, had begun. There is no way back: "
+            f"finish it with state=cleaned."
+        )
     _refuse((*_touched(server, found, move, kept),))
     stays = (
         f"What was written to {move.key} since {moves.as_text(move.ended)} stays in {move.undone}, which is kept aside."
