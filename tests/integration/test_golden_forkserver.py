@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -229,7 +229,15 @@ def _waiting(folders: Store, server: ForkServer) -> Iterator[tuple[subprocess.Po
     locks = Path(folders.location, ".cowherd", "locks")
     with lock.held("p.session", member="alice", folder=locks):
         process = subprocess.Popen(folders.command("clone", "p", "alice"), stdout=subprocess.PIPE, text=True)
-        yield process, waiting.until(server.children)[0]
+        # Before it comes to the lock, who asks may still do it by themselves.
+        yield process, waiting.until(lambda: next((each for each in server.children() if _uses(each, locks)), 0))
+
+
+def _uses(process: int, folder: Path) -> bool:
+    """Whether a process has a file of a folder open."""
+    with suppress(OSError):
+        return any(each.readlink().is_relative_to(folder) for each in Path(f"/proc/{process}/fd").iterdir())
+    return False
 
 
 def test_who_asks_and_is_killed_ends_what_they_asked_for(folders: Store) -> None:
