@@ -182,9 +182,8 @@ class Mover:
         self._settle()
         move, copy = self.move, self._the_copy()
         needed = copy is not None and (copy.key == move.key or bool(copy.last_used))
-        with (
-            contextlib.nullcontext() if needed else contextlib.suppress(CowError)
-        ):  # which is said when it is discarded
+        # What is wrong with a copy that is not needed is said when it is discarded, with the source in its place.
+        with contextlib.nullcontext() if needed else contextlib.suppress(CowError):
             self._settle_copy(needed=needed)
         if move.phase != moves.ROLLING_BACK:
             runs = copy.is_running if copy and move.phase == moves.MOVED else move.was_running

@@ -72,12 +72,12 @@ class Volumes:
 
 def look(volume: Path, known: Tree | None = None) -> Tree:
     """Walk a volume, without what Incus keeps there for itself."""
-    found = walk(volume, known)
+    found, record = walk(volume, known), RECORD.encode()
     entries = (
         # Each record that is written into the volume changes its time.
         entry._replace(mtime_ns=0) if entry.path == ROOT else entry
         for entry in found.entries
-        if not entry.path.startswith(RECORD.encode())
+        if not entry.path.startswith(record)
     )
     return replace(found, entries=tuple(entries))
 

@@ -40,8 +40,8 @@ def undo_half(server: Server, pool: Pool, found: Instance, keys: Iterable[Key], 
     """
     right = Volumes(server, pool, found.key)
     others = [Volumes(server, pool, key) for key in keys if key != found.key]
-    has_record = _has_record(server, right)
-    is_half = partial(_has_its_files, server, right, found) if has_record else partial(_has_its_record, server)
+    has_record = _has_record(right)
+    is_half = partial(_has_its_files, right, found) if has_record else _has_its_record
     half = next(filter(is_half, others), None)
     if half is not None:
         _put_back(half.root, right.root)
@@ -59,7 +59,7 @@ def undo_half(server: Server, pool: Pool, found: Instance, keys: Iterable[Key], 
         if folder.exists() and not _is_linked(right, folder):
             durable.link(_link(right, folder), str(folder))
     if half is not None and not has_record:
-        _rename_record(server, half, right)
+        _rename_record(half, right)
 
 
 def _link(volumes: Volumes, folder: Path) -> Path:
@@ -71,22 +71,23 @@ def _is_linked(volumes: Volumes, folder: Path) -> bool:
     return _link(volumes, folder).resolve() == folder.resolve()
 
 
-def _has_record(server: Server, volumes: Volumes) -> bool:
+def _has_record(volumes: Volumes) -> bool:
     key = volumes.key
-    return server.exists("storage-pools", volumes.pool.name, "volumes", "container", key.name, project=key.project)
+    path = ("storage-pools", volumes.pool.name, "volumes", "container", key.name)
+    return volumes.server.exists(*path, project=key.project)
 
 
-def _has_its_record(server: Server, half: Volumes) -> bool:
+def _has_its_record(half: Volumes) -> bool:
     """Whether the record is that of the other name, and of no instance that has that name on the pool."""
-    there = instances.read(server, half.key)
-    return _has_record(server, half) and (there is None or there.pool != half.pool.name)
+    there = instances.read(half.server, half.key)
+    return _has_record(half) and (there is None or there.pool != half.pool.name)
 
 
-def _has_its_files(server: Server, right: Volumes, found: Instance, half: Volumes) -> bool:
+def _has_its_files(right: Volumes, found: Instance, half: Volumes) -> bool:
     """Whether the instance's folders are there, and not where they belong."""
     pairs = [(half.root, right.root), *([(half.snapshots, right.snapshots)] if found.snapshots else [])]
     misplaced = any(_has_files(wrong) and not _has_files(place) for wrong, place in pairs)
-    return misplaced and instances.read(server, half.key) is None
+    return misplaced and instances.read(half.server, half.key) is None
 
 
 def _has_files(folder: Path) -> bool:
@@ -104,14 +105,14 @@ def _put_back(wrong: Path, right: Path) -> None:
     durable.sync_folder(right.parent)
 
 
-def _rename_record(server: Server, half: Volumes, right: Volumes) -> None:
+def _rename_record(half: Volumes, right: Volumes) -> None:
     pool, old, new = half.pool.name, half.key, right.key
     statement = (
         f"UPDATE storage_volumes SET name = {_quoted(new.name)} WHERE name = {_quoted(old.name)} AND type = 0"  # noqa: S608
         f" AND storage_pool_id = (SELECT id FROM storage_pools WHERE name = {_quoted(pool)})"
         f" AND project_id = (SELECT id FROM projects WHERE name = {_quoted(new.project)})"
     )
-    changed = server.change_database(statement)
+    changed = right.server.change_database(statement)
     if changed != 1:
         raise CowError(
             f"Incus was interrupted while it renamed {new}, and its database is not as it is known here: {changed} "
