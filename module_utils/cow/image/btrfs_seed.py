@@ -62,7 +62,6 @@ def _mounted(path: Path, found: Superblock, room: Path, *, buffered: bool = Fals
         try:
             point = stack.enter_context(workshop.mounted(source, room / "seed", *options))
         except CommandFailed as error:
-            (room / "seed").rmdir()
             raise CowError(_why_not_mounted(path, error)) from error
         _refuse_other(path, found, source)
         yield source, point
