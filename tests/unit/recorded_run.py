@@ -96,6 +96,8 @@ all:
       ansible_connection: ssh
       ansible_host: 127.0.0.1
       ansible_port: 1
+      # With it, Ansible now and then writes to an ssh that is about to end, and then tells of that instead of why.
+      ansible_ssh_pipelining: false
 """
 
 
