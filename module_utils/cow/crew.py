@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import struct
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, NoReturn, TypeVar, cast
@@ -87,31 +87,44 @@ class Crew(Generic[_Task, _Report]):
         while waiting or busy:
             while waiting and idle:
                 connection = idle.pop()
-                self._send(connection, waiting.pop())
+                _send(connection, waiting.pop())
                 busy.add(connection)
             for ready in wait(busy, timeout=0.5):
                 connection = cast("Connection", ready)
-                waiting += received(self._received(connection))
+                waiting += received(_received(connection))
                 busy.remove(connection)
                 idle.append(connection)
             tell()
 
-    @staticmethod
-    def _send(connection: Connection, task: _Task) -> None:
-        try:
-            connection.send(task)
-        except BrokenPipeError as error:
-            _refuse_end(error)
+    def begin(self, task: _Task) -> Callable[[], _Report]:
+        """Have the first worker begin with a task, and return what waits for the report."""
+        connection = self._connections[0]
+        _send(connection, task)
+        return lambda: cast("_Report", _received(connection))
 
-    @staticmethod
-    def _received(connection: Connection) -> _Report:
-        try:
-            report: _Report | _Failure = connection.recv()
-        except (EOFError, ConnectionResetError) as error:
-            _refuse_end(error)
-        if isinstance(report, _Failure):
-            raise CowError(report.words)
-        return report
+
+@contextmanager
+def meanwhile(compute: Callable[[], _Report]) -> Iterator[Callable[[], _Report]]:
+    """Have something computed in a process of its own during the block, and give what waits for it."""
+    with crew(lambda _: nullcontext(lambda _: compute()), 1) as alone:
+        yield alone.begin(None)
+
+
+def _send(connection: Connection, task: Any) -> None:
+    try:
+        connection.send(task)
+    except BrokenPipeError as error:
+        _refuse_end(error)
+
+
+def _received(connection: Connection) -> Any:
+    try:
+        report = connection.recv()
+    except (EOFError, ConnectionResetError) as error:
+        _refuse_end(error)
+    if isinstance(report, _Failure):
+        raise CowError(report.words)
+    return report
 
 
 def _refuse_end(error: Exception) -> NoReturn:

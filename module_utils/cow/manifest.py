@@ -68,20 +68,13 @@ class Manifest:
             total.update(repr(line).encode())
         return total.hexdigest()
 
-    def save(self, path: Path) -> None:
-        """Write it to a file, durably: the file is whole or is not there."""
-        draft = path.with_name(f".{path.name}.draft")
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(descriptor, "wb") as raw:
-            with gzip.open(raw, "wb", compresslevel=1) as file:
-                file.write(json.dumps(self._document(), separators=(",", ":")).encode("ascii"))
-            raw.flush()
-            os.fsync(raw.fileno())
-        draft.replace(path)
+    def encoded(self) -> bytes:
+        """Return it as the content of a file for `load`."""
+        return gzip.compress(json.dumps(self._document(), separators=(",", ":")).encode("ascii"), compresslevel=1)
 
     @classmethod
     def load(cls, path: Path) -> Manifest:
-        """Read a saved manifest. Raises CowError when the file is missing, damaged or of another format."""
+        """Read one that was saved. Raises CowError when the file is missing, damaged or of another format."""
         try:
             with gzip.open(path, "rb") as file:
                 return cls._of_document(json.load(file))

@@ -595,6 +595,27 @@ def test_damaged_seed_that_is_not_verified(bench: Bench) -> None:
     bench.assert_installed()
 
 
+def test_a_device_that_fails_in_the_middle(bench: Bench) -> None:
+    """It is told, the target says that it is unfinished, and another run completes it."""
+    narrow = bench.folder / "narrow"
+    narrow.mkdir()
+    run("mount", "-t", "tmpfs", "-o", "size=12m", "cowherd-test", narrow)
+    try:
+        backing = narrow / "target.img"
+        with backing.open("wb") as file:
+            file.truncate(500 << 20)
+        with loop_device(backing) as device:
+            message = bench.failed(target=device, method="blocks")
+            assert f"{device} not be written: No space left on device. The target is marked as unfinished." in message
+            assert marked(Path(device))
+            run("mount", "-o", "remount,size=600m", narrow)
+            (title,) = bench.run(target=device, method="blocks")["steps"]
+            assert title.endswith("where an unfinished installation is")
+            bench.assert_installed(Path(device))
+    finally:
+        run("umount", narrow)
+
+
 def marked(target: Path) -> bool:
     return target.exists() and target.open("rb").read(len(MARK)) == MARK
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from ansible.module_utils.cow.crew import Count, crew
+from ansible.module_utils.cow.crew import Count, crew, meanwhile
 from ansible.module_utils.cow.errors import CowError
 
 
@@ -94,6 +94,27 @@ def test_a_worker_that_is_killed_while_it_waits_is_told_in_a_sentence() -> None:
             time.sleep(0.01)
         with pytest.raises(CowError, match="was ended from outside"):
             processes.run([4], never)
+
+
+def test_meanwhile_something_is_computed_elsewhere() -> None:
+    """What is returned may be more than a pipe holds, and nobody has to ask for it."""
+    large = b"x" * (1 << 20)
+    with meanwhile(lambda: (os.getpid(), large)) as computed:
+        pass
+    with meanwhile(lambda: (os.getpid(), large)) as computed:
+        process_id, got = computed()
+        assert alive(process_id)
+    assert process_id != os.getpid()
+    assert got == large
+    assert not alive(process_id)
+
+
+def test_what_refuses_meanwhile_is_raised_when_it_is_asked_for() -> None:
+    def refuse() -> None:
+        raise CowError("It cannot be.")
+
+    with meanwhile(refuse) as computed, pytest.raises(CowError, match=r"^It cannot be\.$"):
+        computed()
 
 
 def test_workers_end_with_who_started_them(tmp_path: Path) -> None:

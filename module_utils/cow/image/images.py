@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from .. import kernel, manifest, mounts, names, process, tools
+from .. import crew, kernel, manifest, mounts, names, process, tools
 from ..errors import CowError
 from ..plan import Plan, Step
 from ..size import Size
@@ -284,8 +284,7 @@ class _Build:
 
     def run(self) -> None:
         """Build in the folder beside, then put all in place."""
-        path = self.wanted.path
-        with workshop.opened(path) as work:
+        with crew.meanwhile(self._contents) as contents, workshop.opened(self.wanted.path) as work:
             target = work / "image"
             with self.source.tree(self.look, self.wanted.purge, work) as visible:
                 began = time.monotonic()
@@ -294,7 +293,11 @@ class _Build:
             tree = self._hash_tree(target, work)
             measured = resource.measured(target, facts["payload_bytes"], time.monotonic() - began)
             result = {**facts, **measured, "verity": self._told(tree)}
-            self._finish(work, target, result, tree)
+            self._finish(work, target, result, tree, contents())
+
+    def _contents(self) -> dict[Path, bytes]:
+        """Return what the source has, as it is saved, by the place beside the image where it belongs."""
+        return {record.contents_path(self.wanted.path): self.look.whole.encoded()} if self.look.whole else {}
 
     def _filled(self, visible: Visible, target: Path, work: Path) -> tuple[Built, int, list[str]]:
         options = self.wanted.options
@@ -355,11 +358,17 @@ class _Build:
             "lost": lost,
         }
 
-    def _finish(self, work: Path, target: Path, result: Mapping[str, Any], tree: verity.Tree | None) -> None:
+    def _finish(
+        self,
+        work: Path,
+        target: Path,
+        result: Mapping[str, Any],
+        tree: verity.Tree | None,
+        contents: Mapping[Path, bytes],
+    ) -> None:
         path = self.wanted.path
         made = {record.tree_path(path): work / "verity", record.signature_path(path): work / "signature"}
         files = {place: file for place, file in made.items() if file.exists()}
-        contents = {record.contents_path(path): self.look.whole} if self.look.whole else {}
         new = Record(self.inputs, result, verity=tree, files=self.look.files)
         resource.publish(work, target, self.standing, self.wanted.mode, new, beside=Beside(files, contents))
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from .. import durable
 from ..errors import CowError
-from ..manifest import Manifest
 from ..plan import Step
 from . import purge, record, workshop
 from .record import Inputs, Record
@@ -54,11 +54,11 @@ class Standing:
 class Beside:
     """What is made to lie beside an image, by the place that it belongs to.
 
-    files: that the image is useless without.  contents: of the sources.
+    files: that the image is useless without.  contents: of the sources, as they are saved.
     """
 
     files: Mapping[Path, Path] = field(default_factory=dict)
-    contents: Mapping[Path, Manifest] = field(default_factory=dict)
+    contents: Mapping[Path, bytes] = field(default_factory=dict)
 
 
 def check_path(path: Path) -> None:
@@ -267,7 +267,7 @@ def _drafts(work: Path, target: Path, now: Standing, new: Record, beside: Beside
         whole = replace(whole, beside={place.name: record.stamp(file) for place, file in beside.files.items()})
     contents = beside.contents if beside else {}
     drafts = {place: work / place.name for place in (record.record_path(path), *contents)}
-    for place, manifest in contents.items():
-        manifest.save(drafts[place])
+    for place, content in contents.items():
+        durable.write(drafts[place], content)
     whole.save(drafts[record.record_path(path)])
     return drafts

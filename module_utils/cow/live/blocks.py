@@ -11,6 +11,7 @@ import errno
 import itertools
 import mmap
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -137,24 +138,25 @@ def _write(seed: BinaryIO, used: Iterable[Run], draft: Path, device: str, change
 
     changed: returns when the draft is as it is to be, which it becomes while the data are written.
     """
-    target = os.open(device, os.O_WRONLY | os.O_DIRECT | os.O_CLOEXEC)
+    superblock = Run(btrfs.SUPERBLOCKS[0], btrfs.SUPERBLOCKS[0] + btrfs.SUPERBLOCK_BYTES)
     try:
-        _copy(seed.fileno(), used, target)
-        changed()
-        with draft.open("rb") as file:
-            metadata = file.fileno()
-            superblock = Run(btrfs.SUPERBLOCKS[0], btrfs.SUPERBLOCKS[0] + btrfs.SUPERBLOCK_BYTES)
-            rest = _without(superblock, itertools.starmap(Run, treecopy.segments(metadata)))
+        with open(device, "wb", buffering=0, opener=_direct) as target, draft.open("rb") as metadata:
+            _copy(seed.fileno(), used, target.fileno())
+            changed()
+            rest = _without(superblock, itertools.starmap(Run, treecopy.segments(metadata.fileno())))
             for runs in (rest, [superblock]):
-                _copy(metadata, runs, target)
-                os.fsync(target)
+                _copy(metadata.fileno(), runs, target.fileno())
+                os.fsync(target.fileno())
     except OSError as error:
         raise CowError(
             f"The seed {seed.name} could not be read, or {device} not be written: {error.strerror}. The target is "
             f"marked as unfinished. Look at the kernel log for the one that fails."
         ) from error
-    finally:
-        os.close(target)
+
+
+def _direct(device: str, flags: int) -> int:
+    """Open a device past the memory of the kernel; what is there already stays."""
+    return os.open(device, flags & ~(os.O_CREAT | os.O_TRUNC) | os.O_DIRECT)
 
 
 def _without(left_out: Run, runs: Iterable[Run]) -> Iterator[Run]:
@@ -167,19 +169,25 @@ def _without(left_out: Run, runs: Iterable[Run]) -> Iterator[Run]:
 def _copy(source: int, runs: Iterable[Run], target: int) -> None:
     """Copy runs to the same places; one piece is read while another is written."""
     pieces = [Run(start, min(run.end, start + _PIECE)) for run in runs for start in range(run.start, run.end, _PIECE)]
+    left = iter(pieces)
     with ThreadPoolExecutor(_WORKERS) as pool:
-        parts = [pool.submit(_copy_pieces, source, pieces[first::_WORKERS], target) for first in range(_WORKERS)]
+        parts = [pool.submit(_copy_pieces, source, left, target) for _ in range(_WORKERS)]
         for part in parts:
             part.result()
 
 
-def _copy_pieces(source: int, pieces: Iterable[Run], target: int) -> None:
-    """Copy by a buffer that begins a page, as writing past the memory of the kernel wants it."""
+def _copy_pieces(source: int, left: Iterator[Run], target: int) -> None:
+    """Copy what is left, by a buffer that begins a page, as writing past the memory of the kernel wants it."""
     with mmap.mmap(-1, _PIECE) as buffer, memoryview(buffer) as view:
-        for piece in pieces:
-            with view[: piece.bytes] as content:
-                _move_whole(os.preadv, source, content, piece.start)
-                _move_whole(os.pwritev, target, content, piece.start)
+        try:
+            for piece in left:
+                with view[: piece.bytes] as content:
+                    _move_whole(os.preadv, source, content, piece.start)
+                    _move_whole(os.pwritev, target, content, piece.start)
+        except OSError:
+            # So that the other one ends too: a disk that fails can take minutes for what is left.
+            deque(left, maxlen=0)
+            raise
 
 
 def _move_whole(move: _Move, descriptor: int, content: memoryview, start: int) -> None:

@@ -251,7 +251,7 @@ def _build(found: Found, wanted: Wanted, reason: str) -> Plan:
     before, after = resource.differing(former.inputs if former else {}, inputs)
     if found.changes:
         after["changed"] = "; ".join(found.changes)
-    places = [record.description_path(wanted.path), record.record_path(wanted.path), *_contents(wanted, found.seen)]
+    places = [record.description_path(wanted.path), record.record_path(wanted.path), *_listed(wanted, found.seen)]
     after["method"] = f"{found.method.name}: {found.method.why}" if found.method else "shows when it is unpacked"
     step = Step(
         f"build {wanted.path} ({'btrfs seed' if wanted.order.seed else 'btrfs'}, {wanted.order.checksum}) from "
@@ -265,8 +265,8 @@ def _build(found: Found, wanted: Wanted, reason: str) -> Plan:
     return Plan(steps=(step,), warnings=tuple(f"The image will lack {loss}." for loss in found.lost))
 
 
-def _contents(wanted: Wanted, seen: tuple[Seen, ...]) -> dict[Path, Manifest]:
-    """Return the contents of the sources, by the places beside the image where they belong."""
+def _listed(wanted: Wanted, seen: tuple[Seen, ...]) -> dict[Path, Manifest]:
+    """Return what the sources have, by the places beside the image where it belongs."""
     path = wanted.path
     return {record.contents_path(path, number): each.look.whole for number, each in enumerate(seen) if each.look.whole}
 
@@ -358,7 +358,8 @@ class _Build:
         (work / "description").write_bytes(description)
         files = {key: digest for each in self.seen for key, digest in each.look.files.items()}
         new = Record(self.inputs, result, files=files, kind=KIND)
-        beside = Beside({record.description_path(path): work / "description"}, _contents(self.wanted, self.seen))
+        contents = {place: listed.encoded() for place, listed in _listed(self.wanted, self.seen).items()}
+        beside = Beside({record.description_path(path): work / "description"}, contents)
         resource.publish(work, target, self.standing, self.wanted.mode, new, beside=beside)
 
 
