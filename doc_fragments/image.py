@@ -43,7 +43,9 @@ options:
       - tmp/*
       - var/tmp/*
   mode:
-    description: Permissions of the image and the files beside it, in octal. Root file systems have secrets in them.
+    description:
+      - Permissions of the image and the files beside it, in octal and in quotes, such as V('0640'), as YAML makes
+        another number of one without. Root file systems have secrets in them.
     type: str
     default: "0600"
   rebuild:

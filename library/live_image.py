@@ -423,7 +423,7 @@ def main() -> None:
     module = AnsibleModule(ARGUMENTS, supports_check_mode=True, **RULES)
     with explained(module):
         wanted = media.Wanted.of(module.params)
-        with lock.held(f"live_image:{wanted.path}"):
+        with lock.held(resource.lock_name(wanted.path)):
             converge(
                 module,
                 observe=lambda: media.observe(wanted),

@@ -510,7 +510,7 @@ def main() -> None:
     module = AnsibleModule(ARGUMENTS, supports_check_mode=True, **RULES)
     with explained(module):
         wanted = images.Wanted.of(module.params)
-        with lock.held(f"rootfs_image:{wanted.path}"):
+        with lock.held(resource.lock_name(wanted.path)):
             converge(
                 module,
                 observe=lambda: images.observe(wanted),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import multiprocessing
 import os
+import signal
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -25,6 +26,10 @@ Work = Callable[[Count], AbstractContextManager[Callable[[_Task], _Report]]]
 """Entered once in each worker, which has what this process had in memory; what it gives is called with each task."""
 
 _COUNTER = struct.Struct("Q")
+
+
+class Ended(CowError):
+    """A worker ended before its work did."""
 
 
 @dataclass(frozen=True)
@@ -105,9 +110,20 @@ class Crew(Generic[_Task, _Report]):
 
 @contextmanager
 def meanwhile(compute: Callable[[], _Report]) -> Iterator[Callable[[], _Report]]:
-    """Have something computed in a process of its own during the block, and give what waits for it."""
+    """Have something computed in a process of its own during the block, and give what waits for it.
+
+    Where that process is ended from outside, it is computed by who waits.
+    """
     with crew(lambda _: nullcontext(lambda _: compute()), 1) as alone:
-        yield alone.begin(None)
+        received = alone.begin(None)
+
+        def wait_for_it() -> _Report:
+            try:
+                return received()
+            except Ended:
+                return compute()
+
+        yield wait_for_it
 
 
 def _send(connection: Connection, task: Any) -> None:
@@ -128,14 +144,13 @@ def _received(connection: Connection) -> Any:
 
 
 def _refuse_end(error: Exception) -> NoReturn:
-    raise CowError(
-        "A process that worked on a part of the files was ended from outside; is the memory full?"
-    ) from error
+    raise Ended("A process that worked on a part of the files was ended from outside; is the memory full?") from error
 
 
 def _serve(connection: Connection, parent: int, work: Work[Any, Any], counter: memoryview) -> None:
     """Do tasks until there are no more."""
     die_with_parent(parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the parent ends its workers
 
     def count(amount: int) -> None:
         counter[0] += amount

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import os
 import re
 import struct
@@ -17,6 +18,8 @@ from .errors import Busy, CowError
 FOLDER = Path("/run/cowherd/locks")
 _FLOCK = struct.Struct("hhqqi")
 """struct flock of fcntl(2): kind, from where, first byte, how many, process."""
+_LONGEST_NAME = 128
+"""Of a lock's file, without what makes a longer one unique."""
 
 
 @contextlib.contextmanager
@@ -42,7 +45,7 @@ def held(
 
     Raises Busy when another process holds it for longer than `timeout` seconds, CowError when there can be no lock.
     """
-    descriptor = _open(folder, re.sub(r"[^A-Za-z0-9._-]+", "_", resource).strip("_") + ".lock")
+    descriptor = _open(folder, _file_name(resource))
     try:
         kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
         _acquire(descriptor, kind, resource, member, clock() + timeout, clock=clock, sleep=sleep)
@@ -69,6 +72,13 @@ def in_turn(
         with held(resource, member=member, shared=shared, timeout=timeout, folder=folder):
             turn.close()
             yield
+
+
+def _file_name(resource: str) -> str:
+    name = re.sub(r"[^A-Za-z0-9._-]+", "_", resource).strip("_")
+    if len(name) > _LONGEST_NAME:
+        name = f"{name[:_LONGEST_NAME]}-{hashlib.sha256(os.fsencode(resource)).hexdigest()}"
+    return f"{name}.lock"
 
 
 def _open(folder: Path, name: str) -> int:

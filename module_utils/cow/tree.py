@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 import resource
+import shutil
 import stat
 import sys
 import time
@@ -36,6 +37,8 @@ BLOCKING_FLAGS = 0x10 | 0x20
 
 _GET_FLAGS, _SET_FLAGS = 0x80086601, 0x40086602
 """FS_IOC_GETFLAGS and FS_IOC_SETFLAGS of linux/fs.h; the argument is an int, whatever the macro says."""
+
+_ACLS = ("system.posix_acl_access", "system.posix_acl_default")
 
 _STORAGE_PROPERTIES = (b"btrfs.", b"trusted.SGI_ACL_")
 """Extended attributes that say how one file system stores a file. XFS shows where it keeps ACLs, besides the ACLs."""
@@ -303,6 +306,29 @@ def opened(folder: int, name: bytes, flags: int = os.O_RDONLY) -> Iterator[int]:
 def place(folder: int, name: bytes) -> bytes:
     """A path for calls that take no folder descriptor; only its last part is looked up, however deep the folder is."""
     return b"/proc/self/fd/%d/%s" % (folder, name)
+
+
+def remove(root: Path) -> None:
+    """Remove a tree, however deep, also where flags keep it from that."""
+    with contextlib.suppress(OSError, RecursionError):
+        shutil.rmtree(root)
+        return
+    found = walk(root)
+    unblock(found)
+    with Descent(root) as descent:
+        for entry in found.entries[:0:-1]:
+            (os.rmdir if entry.is_folder else os.unlink)(entry.name, dir_fd=descent.at(entry.parent))
+    root.rmdir()
+
+
+def drop_acls(place: int | Path) -> None:
+    """Take away the ACLs that a new file or folder inherited, so that nothing below it inherits them in turn."""
+    for name in _ACLS:
+        try:
+            os.removexattr(place, name)
+        except OSError as error:
+            if error.errno not in (errno.ENODATA, errno.EOPNOTSUPP):
+                raise
 
 
 def set_flags(descriptor: int, wanted: int) -> None:

@@ -29,6 +29,7 @@ from .tree import (
     VANISHED,
     Descent,
     Entry,
+    drop_acls,
     mounts_below,
     opened,
     place,
@@ -48,7 +49,7 @@ _NO_RANGE = frozenset({errno.EXDEV, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL
 _PIECE = 64 << 20
 """Bytes that are copied between two looks at the progress."""
 
-_ACL, _DEFAULT_ACL = b"system.posix_acl_access", b"system.posix_acl_default"
+_DEFAULT_ACL = b"system.posix_acl_default"
 """The second is of folders: what is made in one gets it as its ACL."""
 
 _BUDGET = 256
@@ -105,18 +106,12 @@ def copy(
     if any(target.iterdir()):
         raise CowError(f"{target} is not empty. A copy is made only where nothing can be overwritten.")
     try:
-        _drop_acls(target)
+        drop_acls(target)
         copying = partial(_copying, source, target, mounts_below(source), _Manner(live, sparse))
         with crew(copying, workers) as processes:
             return _Copy(processes, progress).run()
     except OSError as error:
         raise CowError(f"{source} cannot be copied to {target}: {error.strerror}.") from error
-
-
-def _drop_acls(folder: Path) -> None:
-    """Take away what a folder inherited, so that nothing below it inherits that in turn."""
-    for name in (_ACL, _DEFAULT_ACL):
-        _remove_xattr(os.fsencode(folder), name)
 
 
 def update(source: Manifest, target: Manifest, progress: Progress | None = None) -> Copied:

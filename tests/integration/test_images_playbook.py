@@ -55,7 +55,8 @@ def runs(play: Any, images_folder: Path) -> dict[str, PlaybookRun]:
     """In check mode where there is nothing, with the folder, for real, and once more."""
     bare = play(check=True).succeeded()
     assert not images_folder.exists()
-    images_folder.mkdir(mode=0o700)
+    images_folder.mkdir()
+    images_folder.chmod(0o750)
     check = play(check=True).succeeded()
     assert not any(images_folder.iterdir())
     return {"bare": bare, "check": check, "do": play().succeeded(), "again": play().succeeded()}
@@ -65,6 +66,11 @@ def test_check_mode_says_what_the_run_does(runs: dict[str, PlaybookRun]) -> None
     assert _steps(runs["check"])
     assert _steps(runs["check"]) == _steps(runs["do"])
     assert f"Would build {', '.join(NAMES)}" in " ".join(runs["bare"].output.split())
+
+
+def test_a_folder_that_is_there_keeps_its_mode(runs: dict[str, PlaybookRun], images_folder: Path) -> None:
+    assert runs["again"].changed["localhost"] == 0
+    assert images_folder.stat().st_mode & 0o777 == 0o750
 
 
 def test_there_are_images_in_all_formats(runs: dict[str, PlaybookRun], images_folder: Path) -> None:

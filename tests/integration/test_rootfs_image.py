@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import stat
+import struct
 import subprocess
 import sys
+import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,8 +23,9 @@ from random import Random
 from typing import Any
 
 import pytest
-from ansible.module_utils.cow import btrfs, manifest
-from ansible.module_utils.cow.image import record
+from ansible.module_utils.cow import btrfs, lock, manifest
+from ansible.module_utils.cow.errors import Busy
+from ansible.module_utils.cow.image import record, resource
 from ansible.module_utils.cow.image.purge import Purge
 from ansible.module_utils.cow.journal import Journal
 from ansible.module_utils.cow.manifest import Manifest
@@ -1403,3 +1407,177 @@ def test_what_is_written_over_one_image_is_not_laid_over_another(source: Path, t
             found.add(identity(tmp_path / kind))
         assert len(found) == 2, kind
     assert identity(tmp_path / "btrfs", "0123") == "0123"
+
+
+_ACL_ENTRY = struct.Struct("<HHI")
+_NOBODY = 2**32 - 1
+HANDED_DOWN = struct.pack("<I", 2) + b"".join(
+    _ACL_ENTRY.pack(*entry)
+    for entry in ((1, 7, _NOBODY), (2, 7, 77), (4, 7, _NOBODY), (16, 7, _NOBODY), (32, 5, _NOBODY))
+)
+"""An ACL in the form of linux/posix_acl_xattr.h."""
+
+
+def test_acls_that_the_folder_hands_down_are_not_in_the_image(memory: Path) -> None:
+    """Of an archive without a root, and of a folder in which something is mounted."""
+    source, archive = plain(memory / "source"), memory / "plain.tar"
+    (source / "etc/deep").mkdir(parents=True)
+    (source / "etc/deep/file").touch()
+    seeds.run("tar", "--create", "--file", archive, "--directory", source, "etc/deep/file")
+    images = []
+    seeds.run("mount", "-t", "tmpfs", "-o", "mode=0755", "cowherd-test", source / "var")
+    try:
+        for name in ("usual", "inheriting"):
+            folder = memory / name
+            folder.mkdir()
+            if name == "inheriting":
+                os.setxattr(folder, "system.posix_acl_default", HANDED_DOWN)
+            for kind, src in (("archive", archive), ("folder", source)):
+                built(folder / kind, src=str(src), format="erofs")
+            images.append([(folder / kind).read_bytes() for kind in ("archive", "folder")])
+    finally:
+        seeds.run("umount", source / "var")
+    assert images[0] == images[1]
+
+
+def test_attributes_of_an_archive_that_cannot_be_set_are_no_loss_in_silence(memory: Path) -> None:
+    source, archive = plain(memory / "source"), memory / "plain.tar"
+    os.setxattr(source / "etc", "user.large", b"x" * 20_000)
+    seeds.run("tar", "--create", "--xattrs", "--file", archive, "--directory", source, ".")
+    with loops.ext4(memory / "disk", memory / "point", 64 << 20) as point:
+        message = refused(point / "image", src=str(archive), format="squashfs")
+    assert "Cannot set 'user.large' extended attribute" in message
+    assert "unpack it yourself" in message
+
+
+def test_a_tree_of_many_levels_leaves_nothing(memory: Path) -> None:
+    archive, folder = memory / "deep.tar", memory / "images"
+    folder.mkdir()
+    with tarfile.open(archive, "w", format=tarfile.PAX_FORMAT) as tar:
+        tar.addfile(tarfile.TarInfo("d/" * 1500 + "f"))
+    built(folder / "image", src=str(archive), format="squashfs", purge=[])
+    assert not built(folder / "image", src=str(archive), format="squashfs", purge=[])["changed"]
+    source = plain(memory / "source")
+    (source / "tmp").mkdir(exist_ok=True)
+    seeds.run("tar", "--extract", "--file", archive, "--directory", source / "tmp")
+    built(folder / "purged", src=str(source), format="squashfs")
+    assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize("mode", ["416", "640", "0899", "u=rw"])
+def test_modes_that_are_none(memory: Path, mode: str) -> None:
+    """The first is what YAML makes of 0640."""
+    message = refused(memory / "image", src=str(plain(memory / "source")), format="squashfs", mode=mode)
+    assert "in quotes: '0600'" in message
+
+
+def test_other_names_of_what_is_emptied_keep_their_content(memory: Path) -> None:
+    source, archive = plain(memory / "source"), memory / "plain.tar"
+    (source / "etc/machine-id").write_text("0123\n")
+    (source / "etc/machine-id").chmod(0o444)
+    (source / "etc/other").hardlink_to(source / "etc/machine-id")
+    seeds.run("tar", "--create", "--file", archive, "--directory", source, ".")
+    for name, src in (("folder", source), ("archive", archive)):
+        image = memory / name
+        built(image, src=str(src), format="squashfs")
+        assert seeds.run("unsquashfs", "-cat", image, "etc/other") == "0123\n"
+        assert seeds.run("unsquashfs", "-cat", image, "etc/machine-id") == ""
+        assert "-r--r--r--" in seeds.run("unsquashfs", "-ll", image, "etc/machine-id")
+        with loops_of(image, memory / "point", src=str(src)) as point:
+            assert (point / "etc/other").read_text() == "0123\n"
+            assert (point / "etc/machine-id").stat().st_size == 0
+
+
+@contextmanager
+def loops_of(image: Path, point: Path, **options: Any) -> Iterator[Path]:
+    """The same as ext4, mounted."""
+    written = image.with_name(f"{image.name}.ext4")
+    built(written, format="ext4", **options)
+    with seeds.mounted(written, point, "ro") as mounted:
+        yield mounted
+
+
+def test_a_time_of_nothing_is_a_time(memory: Path) -> None:
+    options = {"src": str(plain(memory / "source")), "format": "ext4", "source_date_epoch": 0}
+    built(memory / "image", **options)
+    said = seeds.run("env", "TZ=UTC", "dumpe2fs", "-h", memory / "image")
+    times = [line for line in said.splitlines() if re.match("(Filesystem created|Last write time|Last checked):", line)]
+    assert len(times) == 3
+    assert all(line.endswith("1970") for line in times), times
+
+
+def test_an_archive_on_another_medium_is_read(memory: Path) -> None:
+    point = memory / "point"
+    for name in ("first", "second"):
+        source, medium = plain(memory / name), memory / f"{name}.medium"
+        (source / "etc/hostname").write_text(f"{name:10}\n")
+        medium.mkdir()
+        seeds.run(
+            "tar", "--create", "--mtime=@0", "--sort=name", "--file", medium / "root.tar", "--directory", source, "."
+        )
+        os.utime(medium / "root.tar", (0, 0))
+        seeds.run("mksquashfs", medium, memory / f"{name}.squashfs", "-quiet", "-no-progress", "-mkfs-time", "0")
+    for name in ("first", "second"):
+        with seeds.mounted(memory / f"{name}.squashfs", point, "ro"):
+            options = {"src": str(point / "root.tar"), "format": "squashfs"}
+            assert built(memory / "image", **options)["changed"]
+            assert not built(memory / "image", **options)["changed"]
+        assert seeds.run("unsquashfs", "-cat", memory / "image", "etc/hostname") == f"{name:10}\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"format": "btrfs", "journal": "none", "inodes": "+5"}, "btrfs has no journal, inodes"),
+        ({"format": "btrfs", "reserved_percent": 5}, "btrfs has no reserved_percent"),
+        ({"format": "squashfs", "label": "root"}, "squashfs has no label"),
+        ({"format": "ext4", "size": "0"}, "No image has a size of 0"),
+        ({"format": "erofs", "compressor": "lz4hc", "level": 99}, "Level 99 of compressor lz4hc"),
+        ({"format": "erofs", "compressor": "lz4", "level": 5}, "Level 5 of compressor lz4"),
+        ({"format": "erofs", "compressor": "none", "level": 5}, "Level 5 of compressor none"),
+        ({"format": "squashfs", "compressor": "brotli"}, "has no compressor brotli"),
+    ],
+)
+def test_options_that_would_be_ignored_or_fail_are_refused_at_once(
+    memory: Path, options: dict[str, Any], said: str
+) -> None:
+    """Before an archive is unpacked, too, of which the look is at the file alone."""
+    archive = memory / "plain.tar"
+    seeds.run("tar", "--create", "--file", archive, "--directory", plain(memory / "source"), ".")
+    assert said in refused(memory / "image", src=str(archive), **options)
+
+
+def test_a_comma_in_the_path_of_an_image(memory: Path) -> None:
+    source, folder = plain(memory / "source"), memory / "a,b:c\\d"
+    (source / "tmp").mkdir(exist_ok=True)
+    (source / "tmp/purged").touch()
+    folder.mkdir()
+    built(folder / "image", src=str(source), format="squashfs")
+    assert "tmp/purged" not in seeds.run("unsquashfs", "-l", folder / "image")
+
+
+def test_sources_that_are_none(memory: Path) -> None:
+    source = plain(memory / "source")
+    os.mkfifo(memory / "pipe")
+    (memory / "link").symlink_to(source)
+    (memory / "images").mkdir()
+    for src, said in (("pipe", "neither a folder nor an ordinary file"), ("link", f"it leads to: {source}.")):
+        assert said in refused(memory / "images/image", src=str(memory / src), format="squashfs")
+    assert "would be in the folder that it is made of" in refused(source / "etc/image", src=str(source), format="ext4")
+    seeds.run("mount", "-t", "tmpfs", "cowherd-test", source / "var")
+    try:
+        (source / "var/images").mkdir()
+        built(source / "var/images/image", src=str(source), format="squashfs")
+    finally:
+        seeds.run("umount", source / "var")
+
+
+def test_an_image_has_one_lock_whatever_its_folder_is_called(memory: Path) -> None:
+    deep = memory / "/".join(["x" * 100] * 4)
+    deep.mkdir(parents=True)
+    (memory / "link").symlink_to(deep)
+    built(deep / "image", src=str(plain(memory / "source")), format="squashfs")
+    names = {resource.lock_name(folder / "image") for folder in (deep, memory / "link")}
+    (name,) = names
+    with lock.held(name), pytest.raises(Busy), lock.held(name, timeout=0):
+        pass

@@ -15,7 +15,7 @@ from ..size import Size
 from ..tree import Tree
 from . import btrfs_file, sizing, workshop
 from .btrfs_file import Method, Settings, TooSmall
-from .job import Built, Job, Options, Room
+from .job import Built, Job, Options, Room, refuse_ignored
 from .sizing import Content
 
 PRESETS = {"fast": ("zstd", 1), "balanced": ("zstd", 3), "small": ("zstd", 15)}
@@ -34,6 +34,7 @@ class Btrfs:
 
     def check(self, options: Options) -> None:
         """Refuse what btrfs does not have."""
+        refuse_ignored(options, self.heeds)
         btrfs_file.check_label(options.label)
         if options.method not in ("auto", "mkfs", "loop"):
             raise CowError(f"btrfs has no method {options.method}. Its methods are auto, mkfs and loop.")

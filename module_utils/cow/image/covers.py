@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from .. import kernel
-from ..tree import Descent, Entry, Tree, place
+from ..tree import Descent, Entry, Tree, drop_acls, place
 
 _ITSELF = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -45,13 +45,14 @@ def _cover(view: Path, root: Path, covered: list[Entry], work: Path, stack: Exit
             stack.callback(_unbind, view, entry)
 
 
-def dress(folder: Path, entry: Entry) -> None:
-    """Give a folder of ours the attributes of another one."""
-    os.chown(folder, entry.uid, entry.gid)
-    folder.chmod(stat.S_IMODE(entry.mode))
+def dress(ours: Path | int, entry: Entry) -> None:
+    """Give a folder or an open file of ours the attributes of another one, its flags aside."""
+    drop_acls(ours)
+    os.chown(ours, entry.uid, entry.gid)
+    os.chmod(ours, stat.S_IMODE(entry.mode))  # noqa: PTH101  # a descriptor is no path
     for name, value in entry.xattrs:
-        os.setxattr(folder, name, value)
-    os.utime(folder, ns=(entry.mtime_ns, entry.mtime_ns))
+        os.setxattr(ours, name, value)
+    os.utime(ours, ns=(entry.mtime_ns, entry.mtime_ns))
 
 
 def _bind(what: int, folder: int, name: bytes) -> None:

@@ -10,7 +10,7 @@ from .. import tools
 from ..errors import CowError
 from ..tree import Tree
 from . import losses, workshop
-from .job import Built, Job, Options, refuse_room
+from .job import Built, Job, Options, refuse_ignored
 from .sizing import Content
 
 PRESETS = {
@@ -19,6 +19,8 @@ PRESETS = {
     "small": (("zstd", 15), ("lzma", 9), ("lz4hc", 12), ("lz4", None), ("none", None)),
 }
 """Compressors and levels, the best first; mkfs.erofs 1.5 of Debian 12 has lz4 and lz4hc alone."""
+_LEVELS = {"lz4hc": 12, "lzma": 109, "deflate": 9, "libdeflate": 12, "zstd": 22}
+"""The highest that mkfs.erofs takes; lz4 has none."""
 _LARGE_CLUSTER = 65536
 _LONGEST_LABEL = 16
 _LONGEST_NAME = 255
@@ -31,27 +33,33 @@ class Erofs:
 
     def check(self, options: Options) -> None:
         """Refuse what erofs does not have."""
-        refuse_room(options)
+        refuse_ignored(options, self.heeds)
         if len(options.label.encode()) > _LONGEST_LABEL:
             raise CowError(f"The label {options.label!r} is longer than {_LONGEST_LABEL} bytes.")
         if options.level is not None and not options.compressor:
             raise CowError("A level without a compressor says nothing. Give `compressor` too, or leave `level` out.")
+        highest = _LEVELS.get(options.compressor)
+        if options.level is not None and (highest is None or not 0 <= options.level <= highest):
+            raise CowError(
+                f"Level {options.level} of compressor {options.compressor} is not one of mkfs.erofs. Levels go up to: "
+                f"{', '.join(f'{name} {most}' for name, most in _LEVELS.items())}."
+            )
 
-    def tools(self, _options: Options) -> Mapping[str, str]:
-        """Return the version of mkfs.erofs."""
+    def tools(self, options: Options) -> Mapping[str, str]:
+        """Return the version of mkfs.erofs, which has to have the compressor."""
+        usage = _usage()
+        _choose(options, usage)
+        if options.label and not re.search(r"^ *-L", usage, re.MULTILINE):
+            raise CowError(f"mkfs.erofs {_version()} (package erofs-utils) cannot set a label. Leave `label` out.")
         return {"mkfs.erofs": _version()}
 
     def lost(self, tree: Tree, _options: Options) -> list[str]:
         """Flags."""
         return losses.flags(tree)
 
-    def foresee(self, content: Content, options: Options) -> int:
-        """Look for the compressor; what the tree comes to shows when it is compressed."""
+    def foresee(self, content: Content, _options: Options) -> int:
+        """Refuse names that do not work; what the tree comes to shows when it is compressed."""
         _refuse_long_names(content.tree)
-        usage = _usage()
-        _choose(options, usage)
-        if options.label and not re.search(r"^ *-L", usage, re.MULTILINE):
-            raise CowError(f"mkfs.erofs {_version()} (package erofs-utils) cannot set a label. Leave `label` out.")
         return 0
 
     def build(self, job: Job) -> Built:

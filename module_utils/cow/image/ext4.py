@@ -15,7 +15,7 @@ from ..process import CommandFailed, Finished
 from ..size import Size
 from ..tree import Entry, Tree
 from . import losses, sizing, workshop
-from .job import Built, Job, Options, Room
+from .job import Built, Job, Options, Room, refuse_ignored
 from .sizing import BLOCK, Content, Layout, Need
 
 FEATURES = (
@@ -81,6 +81,7 @@ class Ext4:
             raise CowError("ext4 has no method mkfs. Its methods are auto, mke2fs, loop and shrink.")
         if options.compressor or options.level is not None:
             raise CowError("ext4 does not compress. Leave `compressor` and `level` out, or choose another format.")
+        refuse_ignored(options, self.heeds)
         if options.method == "shrink" and options.size != "minimum":
             raise CowError("Method shrink makes the smallest image that it can. Leave `size` out, or choose loop.")
 
@@ -336,7 +337,7 @@ def _make(job: Job, layout: Layout, content: Path | None = None) -> None:
         argv += ["-d", content]
     configuration = job.work / "mke2fs.conf"
     configuration.write_text("[defaults]\n\n[fs_types]\n")
-    environment = {"MKE2FS_CONFIG": str(configuration), "E2FSPROGS_FAKE_TIME": str(job.epoch)}
+    environment = {"MKE2FS_CONFIG": str(configuration), **_clock(job)}
     try:
         workshop.tool([*argv, job.target, str(layout.blocks)], environment=environment)
     except CommandFailed as error:
@@ -346,6 +347,11 @@ def _make(job: Job, layout: Layout, content: Path | None = None) -> None:
         if _NO_BLOCK.search(said):
             raise _TooSmall("blocks", said) from error
         raise
+
+
+def _clock(job: Job) -> dict[str, str]:
+    """Have the tools take the time of the build for now; 0 would be the real time to them."""
+    return {"E2FSPROGS_FAKE_TIME": str(max(job.epoch, 1))}
 
 
 def _amend(job: Job) -> None:
@@ -361,9 +367,8 @@ def _amend(job: Job) -> None:
         file.writelines(b"%b\n" % line for line in _of_root(job.tree.entries[0], job.work))
         for inode in (2, *range(11, used + 1)):
             file.writelines(b"sif <%d> %b @%d\n" % (inode, field, job.epoch) for field in _TIMES)
-    environment = {"E2FSPROGS_FAKE_TIME": str(job.epoch)}
     argv: list[str | Path] = ["debugfs", "-w", "-f", script.name, job.target]
-    finished = workshop.tool(argv, environment=environment, accept=(0, 1), folder=job.work)
+    finished = workshop.tool(argv, environment=_clock(job), accept=(0, 1), folder=job.work)
     if complaint := complaints(finished):
         raise CowError(f"debugfs could not set what mke2fs leaves out: {complaint}.")
 

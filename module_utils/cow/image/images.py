@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from .. import crew, kernel, manifest, mounts, names, process, tools
+from .. import kernel, manifest, mounts, names, process, tools
 from ..errors import CowError
 from ..plan import Plan, Step
 from ..size import Size
@@ -21,7 +21,7 @@ from .resource import Beside, Standing
 from .sizing import Content
 from .sources import Look, Source, Visible
 
-RECIPE = 3
+RECIPE = 4
 """Changes when the same inputs give other bytes than before."""
 
 
@@ -118,6 +118,7 @@ def observe(wanted: Wanted) -> Found:
     if wanted.state == "absent":
         return found
     source = _source(wanted)
+    sources.refuse_inside(source, wanted.path)
     before = record.load(wanted.path)
     known = record.known(wanted.path, before)
     tool_versions = _tools(wanted)
@@ -284,7 +285,9 @@ class _Build:
 
     def run(self) -> None:
         """Build in the folder beside, then put all in place."""
-        with crew.meanwhile(self._contents) as contents, workshop.opened(self.wanted.path) as work:
+        from ..crew import meanwhile  # noqa: PLC0415  # takes long to load
+
+        with meanwhile(self._contents) as contents, workshop.opened(self.wanted.path) as work:
             target = work / "image"
             with self.source.tree(self.look, self.wanted.purge, work) as visible:
                 began = time.monotonic()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,6 +13,19 @@ from ..errors import CowError
 from ..size import Size
 from ..tree import Tree
 from .sizing import Content
+
+_DEFAULTS: Mapping[str, Any] = {
+    "label": "",
+    "size": "minimum",
+    "method": "auto",
+    "reserved_percent": 0,
+    "journal": "auto",
+    "packed_meta_blocks": False,
+    "inodes": "auto",
+    "compressor": "",
+    "level": None,
+}
+"""Of the options; the preset is one that formats without compression have no use for, and that lists give to all."""
 
 
 @dataclass(frozen=True)
@@ -49,17 +62,10 @@ class Options:
         )
 
 
-def refuse_room(options: Options) -> None:
-    """Refuse what is given for formats that are written once, and are as large as what is in them."""
-    given = {
-        "size": options.size != "minimum",
-        "method": options.method != "auto",
-        "reserved_percent": options.reserved_percent != 0,
-        "journal": options.journal != "auto",
-        "packed_meta_blocks": options.packed_meta_blocks,
-        "inodes": options.inodes != "auto",
-    }
-    if names := [name for name, is_given in given.items() if is_given]:
+def refuse_ignored(options: Options, heeds: Collection[str]) -> None:
+    """Refuse what is given and means nothing for the format, which heeds other options."""
+    given = asdict(options)
+    if names := [name for name, default in _DEFAULTS.items() if name not in heeds and given[name] != default]:
         raise CowError(
             f"{options.format} has no {', '.join(names)}. Leave {', '.join(f'`{name}`' for name in names)} out, or "
             f"choose another format."
@@ -80,7 +86,9 @@ class Room:
         if size == "minimum":
             return cls()
         if not size.startswith("+"):
-            return cls(fixed=Size.parse(size).bytes)
+            if fixed := Size.parse(size).bytes:
+                return cls(fixed=fixed)
+            raise CowError(f"No image has a size of {size}. Write minimum, +20%, +512MiB or 2GiB.")
         if size.endswith("%"):
             if not re.fullmatch(r"\+\d{1,4}%", size):
                 raise CowError(f"{size!r} is not a size. Write minimum, +20%, +512MiB or 2GiB.")
@@ -141,7 +149,10 @@ class Builder(Protocol):
         """Refuse options that cannot be meant, before the host is looked at."""
 
     def tools(self, options: Options) -> Mapping[str, str]:
-        """Return name and version of the tools that make it. Raises NotYetKnown for one that is not installed."""
+        """Return name and version of the tools that make it.
+
+        Raises NotYetKnown for one that is not installed, CowError for options that those which are do not know.
+        """
 
     def lost(self, tree: Tree, options: Options) -> list[str]:
         """Say what of the tree the format does not keep."""

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import stat
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import CowError
 from ..manifest import Manifest, content_digest
-from ..tree import BLOCKING_FLAGS, ROOT, Descent, Entry, Tree, block, place, unblock
+from ..tree import BLOCKING_FLAGS, ROOT, Descent, Entry, Tree, block, place, remove, set_flags, unblock
 from . import covers, workshop
 
 USUAL = (
@@ -98,8 +97,8 @@ class Purge:
             for path, folder in touched.items():
                 os.utime(descent.at(path), ns=(folder.mtime_ns, folder.mtime_ns))
         if blocked:
-            inodes = {entry.identity for entry in blocked}
-            left = (entry for entry in self.applied(tree).entries if entry.identity in inodes)
+            inodes, paths = {entry.identity for entry in blocked}, {entry.path for entry in blocked}
+            left = (each for each in self.applied(tree).entries if each.identity in inodes or each.path in paths)
             block(replace(tree, root=root, entries=tuple(left)))
 
 
@@ -131,13 +130,19 @@ def _seen(purge: Purge, tree: Tree, point: Path, work: Path) -> Iterator[Path]:
         upper, scratch = memory / "upper", memory / "scratch"
         upper.mkdir()
         scratch.mkdir()
-        source = str(tree.root).replace("\\", "\\\\").replace(":", "\\:").replace(",", "\\,")
-        options = f"lowerdir={source},upperdir={upper},workdir={scratch}"
+        options = ",".join(
+            f"{name}={_escaped(folder)}"
+            for name, folder in (("lowerdir", tree.root), ("upperdir", upper), ("workdir", scratch))
+        )
         with workshop.mounted("overlay", point, "-t", "overlay", "-o", options):
             purge.carry_out(point, tree)
             # The root of an overlay has the attributes of the folder for changes, which was made a moment ago.
             covers.dress(point, tree.entries[0])
             yield point
+
+
+def _escaped(folder: Path) -> str:
+    return re.sub(r"([\\:,])", r"\\\1", str(folder))
 
 
 def _kept(purge: Purge, tree: Tree, matched: Iterable[Entry]) -> set[bytes]:
@@ -169,13 +174,23 @@ def _digest_of_nothing() -> bytes:
 
 def _remove(folder: int, entry: Entry) -> None:
     if entry.path in EMPTIED:
-        descriptor = os.open(entry.name, os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
-        os.close(descriptor)
-        os.utime(entry.name, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=folder, follow_symlinks=False)
+        _empty(folder, entry)
     elif entry.is_folder:
-        shutil.rmtree(place(folder, entry.name))
+        remove(Path(os.fsdecode(place(folder, entry.name))))
     else:
         os.unlink(entry.name, dir_fd=folder)
+
+
+def _empty(folder: int, entry: Entry) -> None:
+    """Put an empty file in its place; other names of it keep the content."""
+    os.unlink(entry.name, dir_fd=folder)
+    descriptor = os.open(entry.name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder)
+    try:
+        covers.dress(descriptor, entry)
+        with suppress(OSError):  # an overlay has none
+            set_flags(descriptor, entry.flags & ~BLOCKING_FLAGS)
+    finally:
+        os.close(descriptor)
 
 
 def _matters(entry: Entry) -> bool:
@@ -184,7 +199,8 @@ def _matters(entry: Entry) -> bool:
 
 
 def _emptied(entry: Entry) -> Entry:
-    return entry._replace(size=0, blocks=0)
+    """A file of its own; no file has inode 0."""
+    return entry._replace(size=0, blocks=0, links=1, inode=0 if entry.links > 1 else entry.inode)
 
 
 def _is_under(path: bytes, folders: set[bytes]) -> bool:

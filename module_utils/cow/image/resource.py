@@ -79,9 +79,15 @@ def _refuse_no_file(path: Path) -> None:
 
 def mode(text: str) -> int:
     """Read the permissions that are wanted."""
-    if not re.fullmatch(r"0?[0-7]{3}", text):
-        raise CowError(f"{text!r} is not a mode. Write it in octal, such as 0600.")
+    if not re.fullmatch(r"0[0-7]{3}", text):
+        # YAML makes another number of one that is not quoted.
+        raise CowError(f"{text!r} is not a mode. Write it in octal, with a zero before it and in quotes: '0600'.")
     return int(text, 8)
+
+
+def lock_name(path: Path) -> str:
+    """Return the lock of an image, whatever it is made with and however its folder is called."""
+    return f"image:{path.parent.resolve() / path.name}"
 
 
 def observe(path: Path, kind: str) -> Standing:

@@ -19,7 +19,7 @@ from .. import manifest, mounts, names, tools
 from ..errors import CowError, NotYetKnown
 from ..manifest import Manifest
 from ..process import CommandFailed
-from ..tree import Descent, Tree, is_unchanged, walk
+from ..tree import Descent, Tree, is_unchanged, mounts_below, walk
 from . import purge, workshop
 from .purge import Purge
 
@@ -44,6 +44,8 @@ _BLOCK, _MAGIC = 512, slice(257, 262)
 """Of tar, and where its header has the magic (tar(5))."""
 _CUT_SHORT = ("unexpected eof", "unexpected end", "ends unexpectedly", "premature end")
 """As tar and the programs that decompress for it say it."""
+_NOT_SET = re.compile(r"(?m)^tar: .*\bCannot .*$")
+"""What tar says of attributes and ACLs that it could not set, and goes on."""
 _NO_PROGRAM = re.compile(r"tar \(child\): (\S+): Cannot exec: No such file")
 
 
@@ -154,9 +156,14 @@ class Archive:
         # Without the last, a member that comes later in a folder would change the folder's time.
         argv += ["--xattrs-include=*", "--sparse", "--warning=no-timestamp", "--delay-directory-restore"]
         try:
-            workshop.tool([*argv, f"--directory={folder}", f"--file={self.path}"], environment={"TZ": "UTC"})
+            said = workshop.tool([*argv, f"--directory={folder}", f"--file={self.path}"], environment={"TZ": "UTC"})
         except CommandFailed as error:
             raise CowError(_why_not_unpacked(self.path, error)) from error
+        if lost := _NOT_SET.search(said.stderr):
+            raise CowError(
+                f"The archive {self.path} has what cannot be unpacked in {work.parent}: {lost[0]!r}. Nothing was "
+                f"changed. Build on another file system, or unpack it yourself without that, and give the folder."
+            )
         _refuse_no_end(self.path)
         root = folder / self.inner
         _require_folder(root)
@@ -189,6 +196,8 @@ def of_path(path: Path) -> Source:
     """Return what is at a path."""
     names.absolute_path(str(path))
     if path.is_dir():
+        if path.is_symlink():
+            raise CowError(f"{path} is a link. Give the folder that it leads to: {path.resolve()}.")
         return Folder(path, str(path))
     return _of_file(path, str(path))
 
@@ -204,6 +213,8 @@ def of_incus(options: Mapping[str, Any]) -> Source:
 
 
 def _of_file(path: Path, words: str, inner: str = ".") -> Source:
+    if path.exists() and not path.is_file():
+        raise CowError(f"{words} is neither a folder nor an ordinary file. Give a folder, a tar or a squashfs.")
     try:
         with path.open("rb") as file:
             beginning = file.read(4)
@@ -319,9 +330,21 @@ def _key(path: Path) -> str:
     return f"{path} {status.st_dev}:{status.st_ino} {status.st_ctime_ns} {status.st_mtime_ns} {status.st_size}"
 
 
+def refuse_inside(source: Source, image: Path) -> None:
+    """Refuse a folder as the source of an image that would be a part of it."""
+    if not isinstance(source, Folder):
+        return
+    root, parent = source.path.resolve(), image.parent.resolve()
+    if root not in (parent, *parent.parents):
+        return
+    hidden = {root / os.fsdecode(point) for point in mounts_below(root)}
+    if not hidden & {parent, *parent.parents}:
+        raise CowError(f"{image} would be in the folder that it is made of, {source.path}. Choose another path.")
+
+
 def _look_at_file(path: Path, known: Known) -> Look:
     key = _key(path)
-    digest = known.files.get(key) or sha256(path)
+    digest = (known.files.get(key) if mounts.tells_changes(path.parent) else None) or sha256(path)
     return Look(digest, {key: digest})
 
 

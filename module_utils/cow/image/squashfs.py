@@ -9,7 +9,7 @@ from .. import tools
 from ..errors import CowError
 from ..tree import Tree
 from . import losses, workshop
-from .job import Built, Job, Options, refuse_room
+from .job import Built, Job, Options, refuse_ignored
 from .sizing import Content
 
 PRESETS = {
@@ -29,9 +29,7 @@ class Squashfs:
 
     def check(self, options: Options) -> None:
         """Refuse what squashfs does not have."""
-        refuse_room(options)
-        if options.label:
-            raise CowError("squashfs has no label. Leave `label` out.")
+        refuse_ignored(options, self.heeds)
         highest = _LEVELS.get(options.compressor)
         if options.level is not None and (highest is None or not 1 <= options.level <= highest):
             raise CowError(
@@ -39,8 +37,9 @@ class Squashfs:
                 f"Levels: {', '.join(f'{name} 1 to {most}' for name, most in _LEVELS.items())}."
             )
 
-    def tools(self, _options: Options) -> Mapping[str, str]:
-        """Return the version of mksquashfs."""
+    def tools(self, options: Options) -> Mapping[str, str]:
+        """Return the version of mksquashfs, which has to have the compressor."""
+        _choose(options)
         matched = re.search(r"version (\S+)", tools.said("mksquashfs", "-version"))
         return {"mksquashfs": matched[1] if matched else "unknown"}
 
@@ -52,9 +51,8 @@ class Squashfs:
             *losses.times(tree, 0, _NEWEST_TIME, "squashfs has those of 1970 to 2106"),
         ]
 
-    def foresee(self, _content: Content, options: Options) -> int:
-        """Look for the compressor; what the tree comes to shows when it is compressed."""
-        _choose(options)
+    def foresee(self, _content: Content, _options: Options) -> int:
+        """Foresee nothing: what the tree comes to shows when it is compressed."""
         return 0
 
     def build(self, job: Job) -> Built:

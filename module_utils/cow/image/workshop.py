@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -19,7 +18,7 @@ from typing import NoReturn
 from .. import kernel, mounts, process
 from ..errors import CowError
 from ..process import CommandFailed, Finished
-from ..tree import unblock, walk
+from ..tree import drop_acls, remove
 
 _PATIENCE = 6 * 3600.0
 """Seconds that a tool may take."""
@@ -46,7 +45,7 @@ def clear(image: Path) -> None:
     if folder.is_symlink() or folder.is_file():
         raise CowError(f"{folder} is in the way: it is not a folder. Remove it.")
     if folder.exists():
-        _remove(folder)
+        remove(folder)
 
 
 @contextmanager
@@ -55,20 +54,13 @@ def opened(image: Path) -> Iterator[Path]:
     clear(image)
     folder = folder_of(image)
     folder.mkdir(mode=0o700)
+    drop_acls(folder)
     try:
         with _told_to_end(), kernel.own_mounts():
             yield folder
     finally:
         with suppress(OSError, CowError):
-            _remove(folder)
-
-
-def _remove(folder: Path) -> None:
-    """Remove the folder, and where that fails once more without the flags of the trees that were copied there."""
-    shutil.rmtree(folder, ignore_errors=True)
-    if folder.exists():
-        unblock(walk(folder))
-        shutil.rmtree(folder)
+            remove(folder)
 
 
 def tool(
