@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import os
 import re
 import struct
@@ -77,6 +76,8 @@ def in_turn(
 def _file_name(resource: str) -> str:
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", resource).strip("_")
     if len(name) > _LONGEST_NAME:
+        import hashlib  # noqa: PLC0415  # which clones of caches do without
+
         name = f"{name[:_LONGEST_NAME]}-{hashlib.sha256(os.fsencode(resource)).hexdigest()}"
     return f"{name}.lock"
 
