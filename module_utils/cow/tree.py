@@ -38,7 +38,10 @@ BLOCKING_FLAGS = 0x10 | 0x20
 _GET_FLAGS, _SET_FLAGS = 0x80086601, 0x40086602
 """FS_IOC_GETFLAGS and FS_IOC_SETFLAGS of linux/fs.h; the argument is an int, whatever the macro says."""
 
-_ACLS = ("system.posix_acl_access", "system.posix_acl_default")
+DEFAULT_ACL = b"system.posix_acl_default"
+"""Of folders: what is made in one gets it as its ACL."""
+
+ACLS = (b"system.posix_acl_access", DEFAULT_ACL)
 
 _STORAGE_PROPERTIES = (b"btrfs.", b"trusted.SGI_ACL_")
 """Extended attributes that say how one file system stores a file. XFS shows where it keeps ACLs, besides the ACLs."""
@@ -323,12 +326,17 @@ def remove(root: Path) -> None:
 
 def drop_acls(place: int | Path) -> None:
     """Take away the ACLs that a new file or folder inherited, so that nothing below it inherits them in turn."""
-    for name in _ACLS:
-        try:
-            os.removexattr(place, name)
-        except OSError as error:
-            if error.errno not in (errno.ENODATA, errno.EOPNOTSUPP):
-                raise
+    for name in ACLS:
+        remove_xattr(place if isinstance(place, int) else os.fsencode(place), name)
+
+
+def remove_xattr(place: int | bytes, name: bytes) -> None:
+    """Take an attribute away from an open file, or from what is at a path; fine when there is none."""
+    try:
+        os.removexattr(place, name, follow_symlinks=isinstance(place, int))
+    except OSError as error:
+        if error.errno not in (errno.ENODATA, errno.EOPNOTSUPP):
+            raise
 
 
 def set_flags(descriptor: int, wanted: int) -> None:

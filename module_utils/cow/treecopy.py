@@ -24,6 +24,7 @@ from .kernel import punch_hole
 from .manifest import Manifest
 from .tree import (
     BLOCKING_FLAGS,
+    DEFAULT_ACL,
     OPEN_FILE,
     ROOT,
     VANISHED,
@@ -35,6 +36,7 @@ from .tree import (
     place,
     read,
     read_open,
+    remove_xattr,
     said,
     set_flags,
 )
@@ -48,9 +50,6 @@ _NO_REFLINK = frozenset({errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOT
 _NO_RANGE = frozenset({errno.EXDEV, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EPERM})
 _PIECE = 64 << 20
 """Bytes that are copied between two looks at the progress."""
-
-_DEFAULT_ACL = b"system.posix_acl_default"
-"""The second is of folders: what is made in one gets it as its ACL."""
 
 _BUDGET = 256
 """Entries after which a worker hands back the folders that it has not looked into, for others to take."""
@@ -196,10 +195,10 @@ class _Writer:
 
     def drop_default_acl(self, folder: Entry) -> None:
         """Take away what entries inherit that are made in a folder of the target."""
-        if any(name == _DEFAULT_ACL for name, _ in folder.xattrs):
+        if any(name == DEFAULT_ACL for name, _ in folder.xattrs):
             name = folder.name if folder.path != ROOT else b"."
             with opened(self._target.at(folder.parent), name) as open_folder:
-                _remove_xattr(open_folder, _DEFAULT_ACL)
+                remove_xattr(open_folder, DEFAULT_ACL)
 
     def remove(self, entry: Entry) -> None:
         """Take an entry out of the target; folders are empty by then."""
@@ -365,18 +364,10 @@ def _set_xattrs(place: int | bytes, entry: Entry, present: Entry | None) -> None
     follow = isinstance(place, int)
     wanted, found = dict(entry.xattrs), dict(present.xattrs) if present else {}
     for name in found.keys() - wanted.keys():
-        _remove_xattr(place, name)  # a change of the owner may have taken it away: capabilities
+        remove_xattr(place, name)  # a change of the owner may have taken it away: capabilities
     for name, value in wanted.items():
         # Also what is there already: a new owner takes capabilities away, and a new mode changes the ACL.
         os.setxattr(place, name, value, follow_symlinks=follow)
-
-
-def _remove_xattr(place: int | bytes, name: bytes) -> None:
-    try:
-        os.removexattr(place, name, follow_symlinks=isinstance(place, int))
-    except OSError as error:
-        if error.errno not in (errno.ENODATA, errno.EOPNOTSUPP):
-            raise
 
 
 class _Update:

@@ -9,7 +9,6 @@ import re
 import shutil
 import signal
 import stat
-import struct
 import subprocess
 import sys
 import tarfile
@@ -1409,15 +1408,6 @@ def test_what_is_written_over_one_image_is_not_laid_over_another(source: Path, t
     assert identity(tmp_path / "btrfs", "0123") == "0123"
 
 
-_ACL_ENTRY = struct.Struct("<HHI")
-_NOBODY = 2**32 - 1
-HANDED_DOWN = struct.pack("<I", 2) + b"".join(
-    _ACL_ENTRY.pack(*entry)
-    for entry in ((1, 7, _NOBODY), (2, 7, 77), (4, 7, _NOBODY), (16, 7, _NOBODY), (32, 5, _NOBODY))
-)
-"""An ACL in the form of linux/posix_acl_xattr.h."""
-
-
 def test_acls_that_the_folder_hands_down_are_not_in_the_image(memory: Path) -> None:
     """Of an archive without a root, and of a folder in which something is mounted."""
     source, archive = plain(memory / "source"), memory / "plain.tar"
@@ -1431,7 +1421,7 @@ def test_acls_that_the_folder_hands_down_are_not_in_the_image(memory: Path) -> N
             folder = memory / name
             folder.mkdir()
             if name == "inheriting":
-                os.setxattr(folder, "system.posix_acl_default", HANDED_DOWN)
+                os.setxattr(folder, "system.posix_acl_default", trees.acl(77, default=True))
             for kind, src in (("archive", archive), ("folder", source)):
                 built(folder / kind, src=str(src), format="erofs")
             images.append([(folder / kind).read_bytes() for kind in ("archive", "folder")])
@@ -1483,18 +1473,10 @@ def test_other_names_of_what_is_emptied_keep_their_content(memory: Path) -> None
         assert seeds.run("unsquashfs", "-cat", image, "etc/other") == "0123\n"
         assert seeds.run("unsquashfs", "-cat", image, "etc/machine-id") == ""
         assert "-r--r--r--" in seeds.run("unsquashfs", "-ll", image, "etc/machine-id")
-        with loops_of(image, memory / "point", src=str(src)) as point:
+        built(memory / f"{name}.ext4", src=str(src), format="ext4")
+        with opened(memory / f"{name}.ext4", memory / "point") as point:
             assert (point / "etc/other").read_text() == "0123\n"
             assert (point / "etc/machine-id").stat().st_size == 0
-
-
-@contextmanager
-def loops_of(image: Path, point: Path, **options: Any) -> Iterator[Path]:
-    """The same as ext4, mounted."""
-    written = image.with_name(f"{image.name}.ext4")
-    built(written, format="ext4", **options)
-    with seeds.mounted(written, point, "ro") as mounted:
-        yield mounted
 
 
 def test_a_time_of_nothing_is_a_time(memory: Path) -> None:
@@ -1518,7 +1500,7 @@ def test_an_archive_on_another_medium_is_read(memory: Path) -> None:
         os.utime(medium / "root.tar", (0, 0))
         seeds.run("mksquashfs", medium, memory / f"{name}.squashfs", "-quiet", "-no-progress", "-mkfs-time", "0")
     for name in ("first", "second"):
-        with seeds.mounted(memory / f"{name}.squashfs", point, "ro"):
+        with opened(memory / f"{name}.squashfs", point):
             options = {"src": str(point / "root.tar"), "format": "squashfs"}
             assert built(memory / "image", **options)["changed"]
             assert not built(memory / "image", **options)["changed"]

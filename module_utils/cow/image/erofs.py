@@ -10,7 +10,7 @@ from .. import tools
 from ..errors import CowError
 from ..tree import Tree
 from . import losses, workshop
-from .job import Built, Job, Options, refuse_ignored
+from .job import Built, Job, Options, refuse_ignored, refuse_level
 from .sizing import Content
 
 PRESETS = {
@@ -19,8 +19,14 @@ PRESETS = {
     "small": (("zstd", 15), ("lzma", 9), ("lz4hc", 12), ("lz4", None), ("none", None)),
 }
 """Compressors and levels, the best first; mkfs.erofs 1.5 of Debian 12 has lz4 and lz4hc alone."""
-_LEVELS = {"lz4hc": 12, "lzma": 109, "deflate": 9, "libdeflate": 12, "zstd": 22}
-"""The highest that mkfs.erofs takes; lz4 has none."""
+_LEVELS = {
+    "lz4hc": range(13),
+    "lzma": range(110),
+    "deflate": range(10),
+    "libdeflate": range(13),
+    "zstd": range(23),
+}
+"""Those that mkfs.erofs takes; lz4 has none."""
 _LARGE_CLUSTER = 65536
 _LONGEST_LABEL = 16
 _LONGEST_NAME = 255
@@ -38,12 +44,7 @@ class Erofs:
             raise CowError(f"The label {options.label!r} is longer than {_LONGEST_LABEL} bytes.")
         if options.level is not None and not options.compressor:
             raise CowError("A level without a compressor says nothing. Give `compressor` too, or leave `level` out.")
-        highest = _LEVELS.get(options.compressor)
-        if options.level is not None and (highest is None or not 0 <= options.level <= highest):
-            raise CowError(
-                f"Level {options.level} of compressor {options.compressor} is not one of mkfs.erofs. Levels go up to: "
-                f"{', '.join(f'{name} {most}' for name, most in _LEVELS.items())}."
-            )
+        refuse_level(options, "mkfs.erofs", _LEVELS)
 
     def tools(self, options: Options) -> Mapping[str, str]:
         """Return the version of mkfs.erofs, which has to have the compressor."""

@@ -72,6 +72,16 @@ def refuse_ignored(options: Options, heeds: Collection[str]) -> None:
         )
 
 
+def refuse_level(options: Options, tool: str, levels: Mapping[str, range]) -> None:
+    """Refuse a level that is given and that the compressor does not have in this tool."""
+    if options.level is not None and options.level not in levels.get(options.compressor, ()):
+        known = ", ".join(f"{name} {each[0]} to {each[-1]}" for name, each in levels.items())
+        raise CowError(
+            f"Level {options.level} of compressor {options.compressor or '(not given)'} is not one of {tool}. "
+            f"Levels: {known}."
+        )
+
+
 @dataclass(frozen=True)
 class Room:
     """What a size asks for: all of it, or what is to be free, as a part of the minimum or in bytes."""

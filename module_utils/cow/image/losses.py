@@ -6,15 +6,14 @@ import os
 import stat
 from collections.abc import Iterable
 
-from ..tree import Entry, Tree
+from ..tree import ACLS, Entry, Tree
 
 _LARGE_HOLE = 1 << 20
-_ACLS = (b"system.posix_acl_access", b"system.posix_acl_default")
 
 
 def acls(tree: Tree, why: str) -> list[str]:
     """POSIX ACLs."""
-    having = (entry for entry in tree.entries if any(name in _ACLS for name, _ in entry.xattrs))
+    having = (entry for entry in tree.entries if any(name in ACLS for name, _ in entry.xattrs))
     return _said("POSIX ACLs", having, why)
 
 

@@ -130,10 +130,7 @@ def _seen(purge: Purge, tree: Tree, point: Path, work: Path) -> Iterator[Path]:
         upper, scratch = memory / "upper", memory / "scratch"
         upper.mkdir()
         scratch.mkdir()
-        options = ",".join(
-            f"{name}={_escaped(folder)}"
-            for name, folder in (("lowerdir", tree.root), ("upperdir", upper), ("workdir", scratch))
-        )
+        options = f"lowerdir={_escaped(tree.root)},upperdir={_escaped(upper)},workdir={_escaped(scratch)}"
         with workshop.mounted("overlay", point, "-t", "overlay", "-o", options):
             purge.carry_out(point, tree)
             # The root of an overlay has the attributes of the folder for changes, which was made a moment ago.

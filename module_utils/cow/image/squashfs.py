@@ -9,7 +9,7 @@ from .. import tools
 from ..errors import CowError
 from ..tree import Tree
 from . import losses, workshop
-from .job import Built, Job, Options, refuse_ignored
+from .job import Built, Job, Options, refuse_ignored, refuse_level
 from .sizing import Content
 
 PRESETS = {
@@ -18,7 +18,7 @@ PRESETS = {
     "small": (("zstd", 15), ("xz", None), ("gzip", 9)),
 }
 """Compressors and levels, the best first. For a Debian tree zstd 3 gave 1.14 times the size of 15 in 1/20 the time."""
-_LEVELS = {"zstd": 22, "gzip": 9, "lzo": 9}
+_LEVELS = {"zstd": range(1, 23), "gzip": range(1, 10), "lzo": range(1, 10)}
 _NEWEST_TIME = 2**32 - 1
 
 
@@ -30,12 +30,7 @@ class Squashfs:
     def check(self, options: Options) -> None:
         """Refuse what squashfs does not have."""
         refuse_ignored(options, self.heeds)
-        highest = _LEVELS.get(options.compressor)
-        if options.level is not None and (highest is None or not 1 <= options.level <= highest):
-            raise CowError(
-                f"Level {options.level} of compressor {options.compressor or '(not given)'} is not one of mksquashfs. "
-                f"Levels: {', '.join(f'{name} 1 to {most}' for name, most in _LEVELS.items())}."
-            )
+        refuse_level(options, "mksquashfs", _LEVELS)
 
     def tools(self, options: Options) -> Mapping[str, str]:
         """Return the version of mksquashfs, which has to have the compressor."""

@@ -54,8 +54,8 @@ def opened(image: Path) -> Iterator[Path]:
     clear(image)
     folder = folder_of(image)
     folder.mkdir(mode=0o700)
-    drop_acls(folder)
     try:
+        drop_acls(folder)
         with _told_to_end(), kernel.own_mounts():
             yield folder
     finally:
